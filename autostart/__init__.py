@@ -1,0 +1,1 @@
+"""autostart: starts a service on the first request and stops it when idle."""
