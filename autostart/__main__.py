@@ -1,0 +1,5 @@
+"""`python -m autostart` is the command `autostart`."""
+
+from autostart.cli import main
+
+main()

@@ -1,0 +1,15 @@
+"""The operator's HTTP API: what the fleet does, and commands to it.
+
+application   the routes and what they do
+guard         who may ask: own names, own pages, the token
+answers       services, failures and errors as JSON
+streams       transitions as server-sent events, output as text
+preparations  pulls and builds that an operator asked for
+openapi       the document that describes the routes
+
+It posts events and shows snapshots; it decides nothing about a service.
+"""
+
+from autostart.admin.application import make_admin
+
+__all__ = ["make_admin"]

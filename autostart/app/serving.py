@@ -1,0 +1,311 @@
+"""The process: one lock, one loop, the listeners, signals, reload and an orderly end.
+
+At start what runs is adopted before the first request is taken. At the end answers in flight may
+finish within drain_timeout, held requests are refused, services stay up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import resource
+import signal
+import socket
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from autostart import admin, errors, probe, proxy
+from autostart.app.alarm import Alarm
+from autostart.app.gateway import Gateway, Handler
+from autostart.app.listening import BACKLOG, handed_over, listen
+from autostart.config import Map, ServiceConfig, load
+from autostart.lifecycle import StopRequested
+from autostart.runtimes.base import Runtime
+from autostart.runtimes.process import ProcessRuntime
+from autostart.supervisor import Supervisor, SystemClock
+from autostart.telemetry import History, Metrics
+
+log = structlog.get_logger("autostart")
+
+# Two descriptors per request; services inherit the limit, so it is no more than they bear.
+OPEN_FILES = 65_536
+# How long services may take to stop with autostart; their own stop_timeout is usually less.
+STOP_ALL_SECONDS = 60.0
+# What aiohttp may take to close connections after the drain.
+CLOSE_SECONDS = 1.0
+
+
+def serve(config_path: Path, *, stop_services_on_exit: bool = False) -> int:
+    """Serve the map until SIGTERM or SIGINT; returns the exit status.
+
+    Raises ConfigError, AlreadyServing, AddressTaken.
+    """
+    declared = load(config_path)
+    with _lock(state_folder()):
+        _raise_open_files()
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            daemon = Daemon(declared, state_folder(), stop_services_on_exit=stop_services_on_exit)
+            runner.run(daemon.run())
+    return 0
+
+
+def state_folder() -> Path:
+    """Return where state lives: AUTOSTART_STATE, else XDG_STATE_HOME, else /var/lib as root."""
+    if named := os.environ.get("AUTOSTART_STATE"):
+        return Path(named)
+    if home := os.environ.get("XDG_STATE_HOME"):
+        return Path(home) / "autostart"
+    if os.geteuid() == 0:
+        return Path("/var/lib/autostart")
+    return Path.home() / ".local/state/autostart"
+
+
+def make_runtimes(folder: Path, secret_variables: Collection[str] = ()) -> list[Runtime]:
+    """Return the runtimes of this version.
+
+    Services do not inherit the secret variables; a reload may add to the set.
+    """
+    return [ProcessRuntime(folder, hidden=secret_variables)]
+
+
+def _secret_variables(declared: Map) -> set[str]:
+    """Return the names of the variables that hold keys and tokens of autostart itself."""
+    named = {service.access.keys_env for service in declared.services.values() if service.access}
+    return {name for name in (declared.admin.token_env, *named) if name}
+
+
+class Daemon:
+    """Everything that lives as long as `autostart serve`."""
+
+    def __init__(self, declared: Map, folder: Path, *, stop_services_on_exit: bool) -> None:
+        self._map = declared
+        self._stop_services = stop_services_on_exit
+        self._clock = SystemClock()
+        self._alarm = Alarm(self._clock)
+        self._history = History(folder)
+        self._secrets = _secret_variables(declared)
+        self._runtimes = make_runtimes(folder, self._secrets)
+        _check_runtimes(declared)
+        self._supervisor = Supervisor(
+            list(declared.services.values()),
+            runtime_of=self._runtime_of,
+            runtimes=self._runtimes,
+            probe=probe,
+            clock=self._clock,
+            set_alarm=self._alarm.set,
+            usual_start_seconds=self._history.usual_start_seconds(),
+        )
+        self._metrics = Metrics(self._supervisor.snapshot, self._clock)
+        self._supervisor.observers += [self._history.record, self._metrics.record]
+        self._gateway = Gateway(declared, self._supervisor, self._metrics)
+        self._servers: list[tuple[asyncio.Server, proxy.ProxyServer]] = []
+        self._admin: web.BaseRunner | None = None
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until told to end."""
+        loop = asyncio.get_running_loop()
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(ending, self._ended.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+        try:
+            self._alarm.start(self._supervisor.look)
+            await self._supervisor.adopt()
+            await self._listen()
+            log.info(
+                "serving",
+                proxy=str(self._map.proxy.listen),
+                admin=str(self._map.admin.listen),
+                services=len(self._map.services),
+            )
+            await self._ended.wait()
+            await self._drain()
+        finally:
+            await self._close()
+
+    async def reload(self) -> list[str]:
+        """Read the map again and take it, whole or not at all; returns the hosts that changed.
+
+        Raises ConfigError with every problem, NeedsRestart for listen addresses.
+        """
+        fresh = load(self._map.path)
+        _check_runtimes(fresh)
+        moved = _moved_listeners(self._map, fresh)
+        if moved:
+            raise errors.NeedsRestart("\n".join(moved))
+        changed = sorted(
+            host
+            for host in self._map.services.keys() | fresh.services.keys()
+            if self._map.services.get(host) != fresh.services.get(host)
+        )
+        self._map = fresh
+        self._secrets |= _secret_variables(fresh)
+        self._gateway.declare(fresh)
+        self._supervisor.reconfigure(list(fresh.services.values()))
+        log.info("reloaded", changed=changed)
+        return changed
+
+    def _reload_on_signal(self) -> None:
+        task = asyncio.get_running_loop().create_task(self.reload(), name="reload")
+        task.add_done_callback(_log_refused_reload)
+
+    def _runtime_of(self, service: ServiceConfig) -> Runtime:
+        assert service.command is not None, service.host
+        return self._runtimes[0]
+
+    async def _listen(self) -> None:
+        sockets = handed_over(os.environ)
+        if not sockets:
+            sockets = [listen(self._map.proxy.listen, "proxy.listen")]
+        for sock in sockets:
+            await self._serve_on(sock, self._gateway.handle)
+        for host, service in self._map.services.items():
+            if service.listen is not None:
+                door = listen(service.listen, f"services.{host}.listen")
+                await self._serve_on(door, self._gateway.door(host))
+        await self._serve_admin(listen(self._map.admin.listen, "admin.listen"))
+
+    async def _serve_on(self, sock: socket.socket, handler: Handler) -> None:
+        server = proxy.ProxyServer(handler)
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(server, sock=sock, backlog=BACKLOG)
+        self._servers.append((listener, server))
+
+    async def _serve_admin(self, sock: socket.socket) -> None:
+        application = admin.make_admin(
+            supervisor=self._supervisor,
+            history=self._history,
+            metrics=self._metrics,
+            runtime_of=self._runtime_of,
+            reload=self.reload,
+            clock=self._clock,
+            token=os.environ.get(self._map.admin.token_env or ""),
+        )
+        self._admin = web.AppRunner(
+            application,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=CLOSE_SECONDS,
+        )
+        await self._admin.setup()
+        await web.SockSite(self._admin, sock).start()
+
+    async def _drain(self) -> None:
+        """Let answers in flight end; whoever waits is refused."""
+        log.info("shutting-down", drain_timeout=self._map.proxy.drain_timeout_seconds)
+        self._supervisor.begin_shutdown()
+        for listener, _ in self._servers:
+            listener.close()
+        timeout_seconds = self._map.proxy.drain_timeout_seconds
+        await asyncio.gather(*(server.drain(timeout_seconds) for _, server in self._servers))
+
+    async def _close(self) -> None:
+        if self._stop_services:
+            await self._stop_all()
+        if self._admin is not None:
+            await self._admin.cleanup()
+        self._alarm.close()
+        await self._supervisor.close()
+        self._history.close()
+        for runtime in self._runtimes:
+            await runtime.close()
+
+    async def _stop_all(self) -> None:
+        """Stop what runs: for a demonstration that leaves nothing behind."""
+        changed = asyncio.Event()
+        self._supervisor.observers.append(lambda _: changed.set())
+        for host in self._supervisor.snapshot():
+            await self._supervisor.ask(host, lambda ticket: StopRequested(ticket, force=True))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_ALL_SECONDS):
+                while any(service.is_running for service in self._supervisor.snapshot().values()):
+                    changed.clear()
+                    await changed.wait()
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the state folder: two autostarts on one would start everything twice."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a+")
+    except OSError as error:
+        text = f"the state folder {folder} cannot be used: {error.strerror}"
+        raise errors.StateUnusable(text) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            text = f"autostart (pid {holder}) serves already with the state folder {folder}"
+            raise errors.AlreadyServing(text) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    """Return uvloop's loop where there is one."""
+    try:
+        import uvloop  # noqa: PLC0415 - optional: not every platform has it
+    except ImportError:
+        return None
+    return uvloop.Loop
+
+
+def _raise_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def runtime_problems(declared: Map) -> list[str]:
+    """Return what this version cannot run, one line each."""
+    return [
+        f"{declared.path}: services.{host}.compose: this version runs local processes only;"
+        " allowed: command"
+        for host, service in declared.services.items()
+        if service.command is None
+    ]
+
+
+def _check_runtimes(declared: Map) -> None:
+    if problems := runtime_problems(declared):
+        raise errors.ConfigError(problems)
+
+
+def _moved_listeners(old: Map, new: Map) -> list[str]:
+    pairs: list[tuple[str, object, object]] = [
+        ("proxy.listen", old.proxy.listen, new.proxy.listen),
+        ("admin.listen", old.admin.listen, new.admin.listen),
+        ("admin.token_env", old.admin.token_env, new.admin.token_env),
+    ]
+    for host in old.services.keys() | new.services.keys():
+        before, after = old.services.get(host), new.services.get(host)
+        door, new_door = (before and before.listen, after and after.listen)
+        pairs.append((f"services.{host}.listen", door, new_door))
+    return [
+        f"{key} changed from {before} to {after}: needs a restart"
+        for key, before, after in pairs
+        if before != after
+    ]
+
+
+def _log_refused_reload(task: asyncio.Task[list[str]]) -> None:
+    if task.cancelled():
+        return
+    error = task.exception()
+    if isinstance(error, errors.ConfigError):
+        log.warning("reload-refused", problems=error.problems)
+    elif isinstance(error, errors.AutostartError):
+        log.warning("reload-refused", problems=error.message.splitlines())
+    elif error is not None:
+        log.error("bug", task=task.get_name(), exc_info=error)
