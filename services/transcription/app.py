@@ -1,0 +1,163 @@
+"""Builds the FastAPI app of a speech service around its engine."""
+
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from services.transcription import health, transcriptions
+from services.transcription.engine import Engine
+from services.transcription.errors import ApiError, InvalidRequest, error_body
+from services.transcription.models import ServedModel
+from services.transcription.settings import ServiceSettings
+from services.transcription.uploads import UploadLimits
+from services.transcription.worker import Cancelled, Worker
+
+log = logging.getLogger(__name__)
+
+# The server has let all requests end before it shuts the app down, so only a load, or a job whose
+# client has left, can still be in progress. Half of the 10 s after which Docker kills.
+STOP_SECONDS_MAX = 5.0
+
+# nginx's number for a client that left; nobody reads it but the access log.
+CLIENT_GONE = 499
+
+# The libraries beneath report to their makers unless told not to: onnxruntime since 1.29 sends
+# names and hashes of models (microsoft/onnxruntime#27379). A self-hosted service tells nobody.
+# Read when the libraries load; an operator's own value wins.
+TELEMETRY_OFF = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "PYANNOTE_METRICS_ENABLED": "0",
+}
+
+_HEALTH_PATHS = ("/health", "/ready", "/busy")
+
+
+@dataclass(frozen=True)
+class Service:
+    """What one service adds to the shared code."""
+
+    title: str
+    description: str
+    version: str
+    model: ServedModel
+    load: Callable[[], Engine]  # called in the worker's thread; may take minutes, may raise
+
+
+def end_process() -> None:
+    """Let the server shut down: its supervisor sees the exit, and the log tells why."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def create_app(
+    service: Service,
+    settings: ServiceSettings,
+    *,
+    on_failure: Callable[[], None] = end_process,
+) -> FastAPI:
+    """Give an app that begins to load the engine as soon as its server starts."""
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
+    worker: Worker[Engine] = Worker(
+        service.load,
+        warm_up=lambda engine: engine.warm_up(),
+        waiting_max=settings.max_waiting,
+        on_failure=on_failure,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        worker.start()
+        yield
+        await worker.stop(STOP_SECONDS_MAX)
+
+    app = FastAPI(
+        title=service.title,
+        description=service.description,
+        version=service.version,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.worker = worker
+    app.state.model = service.model
+    app.state.upload_limits = UploadLimits(
+        bytes_max=int(settings.max_upload),
+        silence_seconds_max=settings.request_timeout_seconds,
+    )
+    app.include_router(transcriptions.router)
+    app.include_router(health.router)
+    _add_error_handlers(app)
+    return app
+
+
+def configure_logging(level: str) -> None:
+    """Write our lines to stderr, and keep the probes of orchestrators out of the access log."""
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    # Libraries tell every step at info. Those of HTTP also tell addresses, which may hold a token.
+    for name in ("httpx", "httpcore", "faster_whisper"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.access").addFilter(_is_no_probe)
+
+
+def _is_no_probe(record: logging.LogRecord) -> bool:
+    # uvicorn's arguments: client, method, path, version, status.
+    arguments = record.args
+    return not (isinstance(arguments, tuple) and arguments[2:3] and arguments[2] in _HEALTH_PATHS)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(ApiError, _answer_api_error)
+    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_exception_handler(Cancelled, _answer_nobody)
+    app.add_exception_handler(Exception, _answer_bug)
+
+
+async def _answer_api_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError), error
+    headers = {} if error.worth_retrying else {"x-should-retry": "false"}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    body = error_body(error.message, error_type=error.type, code=error.code, param=error.param)
+    return JSONResponse(body, status_code=error.status, headers=headers)
+
+
+async def _answer_validation_error(request: Request, error: Exception) -> Response:
+    # OpenAI answers 400 where FastAPI would say 422.
+    assert isinstance(error, RequestValidationError), error
+    first = error.errors()[0]
+    param = str(first["loc"][-1])
+    refusal = InvalidRequest(f"{param}: {first['msg']}", param=param, code="invalid_value")
+    return await _answer_api_error(request, refusal)
+
+
+async def _answer_http_exception(_request: Request, error: Exception) -> Response:
+    """Give what the framework itself refuses (404, 405) in the shape of all refusals."""
+    assert isinstance(error, HTTPException), error
+    error_type = "invalid_request_error" if error.status_code < 500 else "server_error"  # noqa: PLR2004 -- where HTTP's server errors begin
+    code = error.detail.lower().replace(" ", "_")
+    body = error_body(error.detail, error_type=error_type, code=code)
+    headers = {**(error.headers or {}), "x-should-retry": "false"}
+    return JSONResponse(body, status_code=error.status_code, headers=headers)
+
+
+async def _answer_nobody(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)
+
+
+async def _answer_bug(_request: Request, _error: Exception) -> Response:
+    # The server logs the traceback: Starlette raises the error again after this answer.
+    body = error_body("internal error", error_type="server_error", code="internal_error")
+    return JSONResponse(body, status_code=500, headers={"x-should-retry": "false"})

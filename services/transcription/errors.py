@@ -1,0 +1,117 @@
+"""Every way in which a speech service says no, in the shape that OpenAI's clients read.
+
+ApiError
+├── InvalidRequest        400  this request can never work
+├── ModelNotFound         404
+├── RequestTimeout        408  the client fell silent while sending
+├── UploadTooLarge        413
+├── UnsupportedMediaType  415
+├── QueueFull             429  later it will work
+├── EngineError           500  the model failed on this recording
+└── NotReady              503  the model is loading, or could not be loaded
+"""
+
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+
+class ApiError(Exception):
+    """A refusal that the client is told about; `param` is the form field at fault, if one is."""
+
+    status: ClassVar[int]
+    type: ClassVar[str] = "invalid_request_error"
+    # openai's clients try 408, 409, 429 and 5xx again unless told that it is in vain.
+    worth_retrying: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after_seconds = retry_after_seconds
+
+
+class InvalidRequest(ApiError):
+    """The request is wrong, and stays wrong however often it is sent."""
+
+    status = 400
+
+
+class ModelNotFound(ApiError):
+    """The request names a model that this service does not have."""
+
+    status = 404
+
+
+class RequestTimeout(ApiError):
+    """The client sent nothing for too long in the middle of its request."""
+
+    status = 408
+    worth_retrying = True
+
+
+class UploadTooLarge(ApiError):
+    """The request is larger than the operator allows."""
+
+    status = 413
+
+
+class UnsupportedMediaType(ApiError):
+    """The body is not the multipart form that the API takes."""
+
+    status = 415
+
+
+class QueueFull(ApiError):
+    """Every place in the queue is taken."""
+
+    status = 429
+    type = "rate_limit_error"
+    worth_retrying = True
+
+
+class EngineError(ApiError):
+    """The model failed on this recording, and would again: users report endless retries of 5xx."""
+
+    status = 500
+    type = "server_error"
+
+
+class NotReady(ApiError):
+    """The model is not resident."""
+
+    status = 503
+    type = "server_error"
+    worth_retrying = True
+
+
+class ErrorFields(BaseModel):
+    """What OpenAI's clients read."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every refusal; `detail` repeats the message for clients of other servers."""
+
+    error: ErrorFields
+    detail: str
+
+
+def error_body(
+    message: str, *, error_type: str, code: str | None, param: str | None = None
+) -> dict[str, object]:
+    """Give the JSON body of a refusal."""
+    fields = ErrorFields(message=message, type=error_type, param=param, code=code)
+    return ErrorBody(error=fields, detail=message).model_dump()

@@ -1,0 +1,60 @@
+"""What an operator can set on every speech service, by environment variables."""
+
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    ValidationError,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+S = TypeVar("S", bound="ServiceSettings")
+
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error", "critical"],
+    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
+]
+
+
+class ServiceSettings(BaseSettings):
+    """Limits and logging; each field is the environment variable of the same name."""
+
+    model_config = SettingsConfigDict(
+        env_nested_delimiter="__",
+        env_ignore_empty=True,  # compose files write `NAME=${NAME:-}`
+        extra="forbid",
+        frozen=True,
+    )
+
+    # The size of one recording: "500MB", "1GiB" or bytes. 500 MB is 4.3 h of 16 kHz WAV.
+    max_upload: ByteSize = Field(default=ByteSize(500_000_000), gt=0)
+    # The length of one recording: 4 h, 460 MB of memory in its turn.
+    max_audio_seconds: PositiveFloat = 4 * 3600.0
+    # Requests beside the running one, uploads included: at most 17 * max_upload of temporary disk.
+    max_waiting: NonNegativeInt = 16
+    # The longest silence while a request is received.
+    request_timeout_seconds: PositiveFloat = 60.0
+    log_level: LogLevel = "info"
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment.
+
+        Raises SystemExit with one line per bad variable: no traceback helps an operator here.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            raise SystemExit("\n".join(_problems(error))) from None
+
+
+def _problems(error: ValidationError) -> list[str]:
+    problems = []
+    for problem in error.errors(include_url=False, include_context=False):
+        name = "__".join(str(part) for part in problem["loc"]).upper()
+        problems.append(f"{name}: {problem['input']!r} is not allowed: {problem['msg']}")
+    return problems

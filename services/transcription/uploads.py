@@ -1,0 +1,136 @@
+"""Receives a multipart form within its limits: size, number of parts, silence.
+
+The recording lands in a temporary file that has no name, in $TMPDIR once it is larger than 1 MB.
+So nothing is left behind however the request ends, `kill -9` included. The file is seekable,
+which an m4a whose index comes last needs.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from services.transcription.errors import (
+    InvalidRequest,
+    RequestTimeout,
+    UnsupportedMediaType,
+    UploadTooLarge,
+)
+
+# What a body may hold beside the recording: far more than any prompt needs.
+FIELDS_BYTES_MAX = 1024 * 1024
+FIELD_BYTES_MAX = 64 * 1024
+FIELDS_MAX = 100
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """What one request may send."""
+
+    bytes_max: int  # of the recording
+    silence_seconds_max: float
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A form as it was sent: its text fields in order, and the recording."""
+
+    fields: tuple[tuple[str, str], ...]
+    file: BinaryIO
+    file_bytes: int
+
+
+@asynccontextmanager
+async def receive_upload(request: Request, limits: UploadLimits) -> AsyncIterator[Upload]:
+    """Receive the form, and remove its recording afterwards.
+
+    Raises ClientDisconnect when the client leaves while sending.
+    """
+    _check_head(request, limits)
+    parser = _FormParser(
+        request.headers,
+        _limited(request, limits),
+        max_files=1,
+        max_fields=FIELDS_MAX,
+        max_part_size=FIELD_BYTES_MAX,
+    )
+    try:
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            raise InvalidRequest(f"form: {error.message}", code="invalid_form") from error
+        yield _read_form(form.multi_items(), limits)
+    finally:
+        # In a thread: to give back half a gigabyte of disk takes the kernel a while.
+        await asyncio.to_thread(parser.close_files)
+
+
+class _FormParser(MultiPartParser):
+    """Starlette's parser, which by itself forgets the file of a part that never ends."""
+
+    def close_files(self) -> None:
+        """Remove every temporary file of this form."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
+
+def _check_head(request: Request, limits: UploadLimits) -> None:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "multipart/form-data":
+        raise UnsupportedMediaType(
+            f"content-type: {content_type!r} is not supported, send multipart/form-data",
+            code="unsupported_media_type",
+        )
+    # The server's parser has refused a length that is no number.
+    if int(request.headers.get("content-length", 0)) > limits.bytes_max + FIELDS_BYTES_MAX:
+        raise _too_large(limits)
+
+
+async def _limited(request: Request, limits: UploadLimits) -> AsyncGenerator[bytes, None]:
+    """Pass the body on until it is too large, or stays away for too long."""
+    received_bytes = 0
+    chunks = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(limits.silence_seconds_max):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise RequestTimeout(
+                f"nothing was received for {limits.silence_seconds_max:g} s",
+                code="request_timeout",
+            ) from None
+        received_bytes += len(chunk)
+        if received_bytes > limits.bytes_max + FIELDS_BYTES_MAX:
+            raise _too_large(limits)
+        yield chunk
+
+
+def _read_form(items: list[tuple[str, UploadFile | str]], limits: UploadLimits) -> Upload:
+    fields = tuple((name, value) for name, value in items if isinstance(value, str))
+    files = [(name, value) for name, value in items if isinstance(value, UploadFile)]
+    if not files or files[0][0] != "file":
+        raise InvalidRequest(
+            "file: is required, as an upload with a file name",
+            param="file",
+            code="missing_required_parameter",
+        )
+    file = files[0][1]
+    file_bytes = file.size or 0
+    if file_bytes > limits.bytes_max:
+        raise _too_large(limits)
+    return Upload(fields=fields, file=file.file, file_bytes=file_bytes)
+
+
+def _too_large(limits: UploadLimits) -> UploadTooLarge:
+    return UploadTooLarge(
+        f"file: is larger than the {limits.bytes_max} bytes that are allowed (MAX_UPLOAD)",
+        param="file",
+        code="upload_too_large",
+    )

@@ -1,0 +1,505 @@
+"""What every speech service owes to clients of OpenAI's transcription API.
+
+A service joins by a line in SERVICES: the tests then run it as a real process, on a tiny real
+model. What only one service can do is tested in tests/services.
+"""
+
+import asyncio
+import math
+import signal
+import socket
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+
+import httpx
+import openai
+import pytest
+
+from tests.services.sounds import (
+    FRENCH_RECORDING,
+    FRENCH_WORDS,
+    RECORDING,
+    SAMPLE_RATE,
+    WORDS,
+    encode,
+    long_recording,
+    recording_samples,
+)
+from tests.services.speech_server import FASTER_WHISPER, SpeechServer, run_server, wait_for
+
+SERVICES = [FASTER_WHISPER]
+
+UPLOAD_BYTES_MAX = 30_000_000
+
+# Seconds of sound that keep the tiny model at work for several seconds.
+LONG_SECONDS = 420.0
+SHORTER_SECONDS = 120.0
+
+
+@pytest.fixture(scope="module", params=SERVICES, ids=lambda service: service.name)
+def server(request, tmp_path_factory) -> Iterator[SpeechServer]:
+    """One process for all tests that leave it as it was; a busy one has one place to wait."""
+    environment = {"MAX_UPLOAD": str(UPLOAD_BYTES_MAX), "MAX_WAITING": "1"}
+    folder = tmp_path_factory.mktemp(request.param.name)
+    with run_server(request.param, folder, environment) as running:
+        yield running
+
+
+def send(server: SpeechServer, recording: bytes = RECORDING, **fields) -> httpx.Response:
+    """Send a recording with form fields; a field of None is left out."""
+    data = {"model": "whisper-1"} | fields
+    return httpx.post(
+        server.transcriptions,
+        files={"file": ("recording.wav", recording)},
+        data={name: value for name, value in data.items() if value is not None},
+        timeout=60,
+    )
+
+
+def refusal(response: httpx.Response) -> dict[str, str | None]:
+    """Give the error of an answer, once its shape is right."""
+    body = response.json()
+    assert set(body) == {"error", "detail"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"] == body["detail"]
+    assert response.headers["x-should-retry"] == "false"
+    return body["error"]
+
+
+# What comes back
+
+
+def test_json_carries_the_words_and_the_seconds(server):
+    """The answer is OpenAI's: the text, and the seconds rounded up."""
+    response = send(server)
+
+    seconds = math.ceil(len(recording_samples()) / 16_000)
+    assert response.json() == {"text": WORDS, "usage": {"type": "duration", "seconds": seconds}}
+
+
+def test_text_is_one_plain_line(server):
+    """response_format=text gives the words and a line end, nothing else."""
+    response = send(server, response_format="text")
+
+    assert response.text == WORDS + "\n"
+    assert response.headers["content-type"].startswith("text/plain")
+
+
+def test_the_language_is_detected(server):
+    """Without a language, French is heard as French."""
+    response = send(server, FRENCH_RECORDING, language="")
+
+    assert response.json()["text"] == FRENCH_WORDS
+
+
+@pytest.mark.parametrize("language", ["fr", "FR", "french", "French"])
+def test_a_language_goes_by_code_and_by_name(server, language):
+    """Both spellings are taken, in either case."""
+    response = send(server, FRENCH_RECORDING, language=language)
+
+    assert response.json()["text"] == FRENCH_WORDS
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("flac", "flac"), ("ipod", "aac"), ("mp3", "libmp3lame"), ("webm", "libopus")],
+)
+def test_the_usual_formats_are_heard(server, container, codec):
+    """Lossy or not, index first or last: the words are the same."""
+    recording = encode(recording_samples(), container, codec, rate=48_000)
+
+    assert send(server, recording).json()["text"] == WORDS
+
+
+@pytest.mark.parametrize("temperature", ["", "0", "0.0", "0.2", "1"])
+def test_temperatures_from_0_to_1_are_taken(server, temperature):
+    """Any temperature of OpenAI's range gives an answer."""
+    assert send(server, temperature=temperature).status_code == 200
+
+
+def test_silence_is_an_empty_text(server):
+    """Nobody spoke, so nothing is written: that is no error."""
+    silence = encode(recording_samples() * 0, "wav", "pcm_s16le")
+
+    assert send(server, silence).json()["text"] == ""
+
+
+# OpenAI's own client
+
+
+def test_openai_client_reads_the_text(server):
+    """The official client works with nothing but a base_url."""
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="unused") as client:
+        answer = client.audio.transcriptions.create(
+            file=("recording.wav", RECORDING), model="whisper-1", temperature=0, language="en"
+        )
+
+    assert answer.text == WORDS
+
+
+async def test_openai_async_client_reads_plain_text(server):
+    """The asynchronous client gets plain text as a string."""
+    async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="unused") as client:
+        answer = await client.audio.transcriptions.create(
+            file=("recording.wav", RECORDING), model="gpt-4o-transcribe", response_format="text"
+        )
+
+    assert answer == WORDS + "\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "exception", "code", "param"),
+    [
+        ({"model": "absent"}, openai.NotFoundError, "model_not_found", "model"),
+        ({"language": "klingon"}, openai.BadRequestError, "invalid_value", "language"),
+        ({"temperature": 1.5}, openai.BadRequestError, "invalid_value", "temperature"),
+        ({"stream": True}, openai.BadRequestError, "unsupported_parameter", "stream"),
+        ({"file": ("a.wav", b"noise")}, openai.BadRequestError, "invalid_audio", "file"),
+    ],
+)
+def test_openai_client_raises_the_right_error(server, options, exception, code, param):
+    """Its exception classes, and the code and field inside, tell what was wrong."""
+    options = {"file": ("recording.wav", RECORDING), "model": "whisper-1"} | options
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key="unused")
+    with client, pytest.raises(exception) as raised:
+        client.audio.transcriptions.create(**options)
+
+    assert raised.value.code == code
+    assert raised.value.param == param
+    assert raised.value.type == "invalid_request_error"
+
+
+def test_openai_client_lists_the_model(server):
+    """The listed id is one that can be asked for."""
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="unused") as client:
+        listed = [model.id for model in client.models.list()]
+        described = client.models.retrieve(listed[0])
+
+    assert listed == [described.id]
+    assert send(server, model=listed[0]).status_code == 200
+
+
+# What is refused
+
+
+def zip_archive() -> bytes:
+    target = BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("recording.wav", RECORDING)
+    return target.getvalue()
+
+
+PNG = (
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\6\0\0\0\x1f\x15\xc4\x89"
+    b"\0\0\0\nIDATx\x9cc\0\1\0\0\5\0\1\r\n-\xb4\0\0\0\0IEND\xaeB`\x82"
+)
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(zip_archive(), id="zip"),
+        pytest.param(PNG, id="png"),
+        pytest.param(bytes(range(256)) * 40, id="garbage"),
+        pytest.param(b"hello, world\n" * 100, id="text"),
+        pytest.param(RECORDING[:20], id="half a header"),
+        pytest.param(RECORDING[:44], id="header without samples"),
+        pytest.param(encode(recording_samples(), "ipod", "aac")[:5000], id="m4a without index"),
+        pytest.param(b"ffconcat version 1.0\nfile README.md\n", id="playlist"),
+    ],
+)
+def test_what_is_no_audio_is_refused(server, upload):
+    """The client learns that the file is at fault, and that trying again is in vain."""
+    response = send(server, upload)
+
+    assert response.status_code == 400
+    error = refusal(response)
+    assert (error["param"], error["code"]) == ("file", "invalid_audio")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param"),
+    [
+        ({"model": ""}, 400, "model"),
+        ({"model": None}, 400, "model"),
+        ({"model": "absent/model"}, 404, "model"),
+        ({"language": "xx"}, 400, "language"),
+        ({"temperature": "-0.1"}, 400, "temperature"),
+        ({"temperature": "1.01"}, 400, "temperature"),
+        ({"temperature": "6.8e16"}, 400, "temperature"),
+        ({"temperature": "nan"}, 400, "temperature"),
+        ({"temperature": "warm"}, 400, "temperature"),
+        ({"response_format": "verbose_json"}, 400, "response_format"),
+        ({"response_format": "diarized_json"}, 400, "response_format"),
+        ({"response_format": "vtt"}, 400, "response_format"),
+        ({"response_format": "docx"}, 400, "response_format"),
+        ({"stream": "true"}, 400, "stream"),
+        ({"timestamp_granularities[]": "word"}, 400, "timestamp_granularities"),
+        ({"include[]": "logprobs"}, 400, "include"),
+        ({"chunking_strategy[type]": "server_vad"}, 400, "chunking_strategy"),
+        ({"known_speaker_names[]": "Ada"}, 400, "known_speaker_names"),
+        ({"task": "translate"}, 400, "task"),
+    ],
+)
+def test_a_field_that_cannot_work_is_named(server, fields, status, param):
+    """A wrong or unsupported value is refused, never ignored, and the field is named."""
+    response = send(server, **fields)
+
+    assert response.status_code == status
+    assert refusal(response)["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "allowed"),
+    [
+        ({"language": "xx"}, "fr (french)"),
+        ({"model": "absent"}, "whisper-1"),
+        ({"response_format": "srt"}, "json, text"),
+    ],
+)
+def test_a_refusal_says_what_is_allowed(server, fields, allowed):
+    """Where there is a choice, the message lists it."""
+    assert allowed in refusal(send(server, **fields))["message"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"stream": "false"},
+        {"stream": ""},
+        {"timestamp_granularities[]": "segment"},
+        {"task": "transcribe"},
+        {"user": "somebody"},
+        {"prompt": "", "language": "", "response_format": "", "temperature": ""},
+        {"prompt": "<|startoftranscript|><|endoftext|>\0 digits: é" * 500},
+    ],
+)
+def test_a_field_that_asks_for_nothing_special_is_taken(server, fields):
+    """Defaults, empty fields, unknown fields and odd prompts do not stop a request."""
+    assert send(server, **fields).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        ("GET", "/absent", {}, 404),
+        ("GET", "/v1/models/absent/model", {}, 404),
+        ("GET", "/v1/audio/transcriptions", {}, 405),
+        ("POST", "/v1/audio/transcriptions", {}, 415),
+        ("POST", "/v1/audio/transcriptions", {"json": {"model": "whisper-1"}}, 415),
+        ("POST", "/v1/audio/transcriptions", {"data": {"model": "whisper-1"}}, 415),
+        ("POST", "/v1/audio/transcriptions", {"files": {"model": (None, "whisper-1")}}, 400),
+        ("POST", "/v1/audio/transcriptions", {"files": {"file": (None, "text")}}, 400),
+        ("POST", "/v1/audio/transcriptions", {"files": {"sound": ("a.wav", b"a")}}, 400),
+        ("POST", "/v1/audio/transcriptions", {"files": [("file", ("a", b"a"))] * 2}, 400),
+        (
+            "POST",
+            "/v1/audio/transcriptions",
+            {"content": b"junk", "headers": {"content-type": "multipart/form-data; boundary=b"}},
+            400,
+        ),
+        (
+            "POST",
+            "/v1/audio/transcriptions",
+            {"content": b"junk", "headers": {"content-type": "multipart/form-data"}},
+            400,
+        ),
+    ],
+)
+def test_every_refusal_has_one_shape(server, method, path, options, status):
+    """Whoever refuses, framework or service: OpenAI's error object, and detail beside it."""
+    response = httpx.request(method, server.url + path, **options)
+
+    assert response.status_code == status
+    refusal(response)
+
+
+# Limits
+
+
+def test_an_upload_past_the_limit_is_refused(server):
+    """The announced length is enough to refuse, and the limit is named."""
+    response = send(server, bytes(UPLOAD_BYTES_MAX + 1))
+
+    assert response.status_code == 413
+    assert str(UPLOAD_BYTES_MAX) in refusal(response)["message"]
+
+
+def test_an_upload_of_unknown_length_is_refused_past_the_limit(server):
+    """Chunks are counted as they come; the connection can be used again."""
+
+    def chunks():
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+        for _ in range(UPLOAD_BYTES_MAX // 1_000_000 + 3):
+            yield bytes(1_000_000)
+
+    with httpx.Client(timeout=30) as client:
+        response = client.post(
+            server.transcriptions,
+            content=chunks(),
+            headers={"content-type": "multipart/form-data; boundary=b"},
+        )
+
+        assert response.status_code == 413
+        refusal(response)
+        assert client.get(server.url + "/health").status_code == 200
+
+
+async def test_a_full_queue_refuses_with_retry_after(server):
+    """One runs and one waits; the third is told to come later, and the first two are served."""
+    async with httpx.AsyncClient(timeout=60) as client:
+        answers = await asyncio.gather(*(post(client, server, SHORTER_SECONDS) for _ in range(3)))
+
+    served, also_served, refused = sorted(answers, key=lambda answer: answer.status_code)
+    assert (served.status_code, also_served.status_code, refused.status_code) == (200, 200, 429)
+    assert 1 <= int(refused.headers["retry-after"]) <= 120
+    assert refused.json()["error"]["code"] == "queue_full"
+    assert "x-should-retry" not in refused.headers
+
+
+async def post(client: httpx.AsyncClient, server: SpeechServer, seconds: float) -> httpx.Response:
+    return await client.post(
+        server.transcriptions,
+        files={"file": ("long.wav", long_recording(seconds))},
+        data={"model": "whisper-1"},
+    )
+
+
+# While it works
+
+
+@dataclass(frozen=True)
+class LongRun:
+    """A long transcription, and how long each /health took meanwhile."""
+
+    answer: httpx.Response
+    health_seconds: list[float]
+
+
+@pytest.fixture(scope="module")
+def long_run(server) -> LongRun:
+    """One for all tests: it takes several seconds."""
+    health_seconds = []
+    with ThreadPoolExecutor(1) as pool, httpx.Client() as client:
+        work = pool.submit(send, server, long_recording(LONG_SECONDS))
+        while not work.done():
+            began = time.monotonic()
+            assert client.get(server.url + "/health").json() == {"status": "ok"}
+            health_seconds.append(time.monotonic() - began)
+            time.sleep(0.02)
+    return LongRun(answer=work.result(), health_seconds=health_seconds)
+
+
+def test_health_answers_at_once_during_a_transcription(long_run):
+    """The model never blocks the event loop."""
+    assert len(long_run.health_seconds) > 20
+    assert max(long_run.health_seconds) < 0.1
+
+
+def test_a_long_recording_comes_back_whole(long_run):
+    """It is more than a model takes at once; no part of it is missing or there twice."""
+    repeats = LONG_SECONDS * SAMPLE_RATE / len(recording_samples())
+    words = long_run.answer.json()["text"].split()
+
+    assert len(words) == pytest.approx(repeats * len(WORDS.split()), rel=0.02)
+    assert set(words) == set(WORDS.split())
+
+
+async def test_a_client_that_leaves_frees_its_place(server):
+    """Decoding stops at the next segment, so the next client need not wait for nobody."""
+    async with httpx.AsyncClient(timeout=60) as client:
+        work = asyncio.ensure_future(post(client, server, LONG_SECONDS))
+        await asyncio.to_thread(server.await_busy, True)
+        await asyncio.sleep(0.5)  # into the decoding
+        work.cancel()
+        began = time.monotonic()
+        await asyncio.to_thread(server.await_busy, False)
+        freed_seconds = time.monotonic() - began
+
+    assert freed_seconds < 3.0
+    assert send(server).json()["text"] == WORDS
+
+
+async def test_a_client_that_leaves_the_queue_frees_its_place(server):
+    """Who waited and left makes room for another, while the first still runs."""
+    async with httpx.AsyncClient(timeout=60) as client:
+        first = asyncio.ensure_future(post(client, server, LONG_SECONDS))
+        await asyncio.to_thread(server.await_busy, True)
+        for _ in range(3):  # there is one place to wait
+            waiting = asyncio.ensure_future(post(client, server, 3.0))
+            await asyncio.wait({waiting}, timeout=0.5)
+            assert not waiting.done(), waiting.result().text
+            waiting.cancel()
+            await asyncio.sleep(0.2)  # until the server knows
+
+        assert not first.done()
+        first.cancel()
+    await asyncio.to_thread(server.await_busy, False)
+
+
+def test_a_client_that_leaves_while_sending_frees_its_place(server):
+    """Half an upload leaves neither a place taken nor a file open."""
+    url = httpx.URL(server.url)
+    head = (
+        f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: {url.netloc.decode()}\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 20000000\r\n\r\n"
+        '--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    )
+    with socket.create_connection((url.host, url.port)) as connection:
+        connection.sendall(head.encode() + bytes(5_000_000))
+        server.await_busy(True)
+        wait_for(server.open_uploads, 10, "the upload to reach the disk")
+
+    server.await_busy(False)
+    assert server.open_uploads() == []
+
+
+def test_no_upload_is_left_behind(server):
+    """After success and refusal alike, the temporary folder is empty and no file is held."""
+    send(server, long_recording(60))
+    send(server, bytes(3_000_000))
+    send(server, long_recording(60), language="xx")
+
+    assert list(server.temporary.iterdir()) == []
+    assert server.open_uploads() == []
+
+
+def test_the_docs_describe_the_form(server):
+    """The OpenAPI page knows the fields, though the form is read by hand."""
+    schema = httpx.get(server.url + "/openapi.json").json()
+    route = schema["paths"]["/v1/audio/transcriptions"]["post"]
+    form = route["requestBody"]["content"]["multipart/form-data"]["schema"]
+
+    assert form["required"] == ["file", "model"]
+    assert "422" not in route["responses"]
+    assert httpx.get(server.url + "/docs").status_code == 200
+
+
+def test_probes_stay_out_of_the_log(server):
+    """What an orchestrator asks every second is not worth a line each; requests are."""
+    httpx.get(server.url + "/ready")
+    httpx.get(server.url + "/v1/models")
+
+    wait_for(lambda: "GET /v1/models" in server.log.read_text(), 5, "the access log")
+    assert "GET /ready" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+async def test_sigterm_finishes_the_running_request(service, tmp_path):
+    """A stop lets the accepted request end, and then ends the process."""
+    with run_server(service, tmp_path) as server:
+        async with httpx.AsyncClient(timeout=60) as client:
+            work = asyncio.ensure_future(post(client, server, SHORTER_SECONDS))
+            await asyncio.to_thread(server.await_busy, True)
+            server.terminate()
+            answer = await work
+        exit_status = await asyncio.to_thread(server.process.wait, 10)
+
+    assert answer.status_code == 200
+    assert answer.json()["text"].startswith(WORDS)
+    assert exit_status in {0, -signal.SIGTERM}
