@@ -1,0 +1,1 @@
+"""Side-by-side measurements: ratios against something real, from one run on one machine."""

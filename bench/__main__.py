@@ -1,0 +1,13 @@
+"""`make bench`: everything, one after the other."""
+
+import os
+import platform
+
+from bench import at_rest, cold_start, warm
+
+print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+cold_start.report()
+print()
+warm.report()
+print()
+at_rest.report()
