@@ -17,14 +17,14 @@ OLD = """\
   "services": {
     "whisper.example.com": {
       "name": "Whisper API (faster-whisper)",
-      "composeDir": "/opt/whisper-faster",
+      "composeDir": "/srv/speech/fast",
       "proxyPort": 8001,
       "blocking": true,
       "containers": ["faster-whisper"]
     },
     "whisperx.example.com": {
       "name": "WhisperX API: with diarization",
-      "composeDir": "/opt/whisperx",
+      "composeDir": "/srv/speech/speakers",
       "proxyPort": 8002,
       "blocking": false,
       "containers": ["whisperx", "yes"]
@@ -37,7 +37,7 @@ NEW = """\
 services:
   whisper.example.com:
     name: Whisper API (faster-whisper)
-    compose: /opt/whisper-faster
+    compose: /srv/speech/fast
     containers: [faster-whisper]
     port: 8001
     ready: any  # any HTTP answer; a path that answers 2xx only when it can work is better
@@ -45,7 +45,7 @@ services:
 
   whisperx.example.com:
     name: 'WhisperX API: with diarization'
-    compose: /opt/whisperx
+    compose: /srv/speech/speakers
     containers: [whisperx, 'yes']
     port: 8002
     ready: any  # any HTTP answer; a path that answers 2xx only when it can work is better
@@ -66,8 +66,8 @@ def test_map_loads(tmp_path: Path) -> None:
     services = load(path, {}).services.values()
 
     assert [
-        ("whisper.example.com", Path("/opt/whisper-faster"), 8001, "hold", ("faster-whisper",)),
-        ("whisperx.example.com", Path("/opt/whisperx"), 8002, "page", ("whisperx", "yes")),
+        ("whisper.example.com", Path("/srv/speech/fast"), 8001, "hold", ("faster-whisper",)),
+        ("whisperx.example.com", Path("/srv/speech/speakers"), 8002, "page", ("whisperx", "yes")),
     ] == [(each.host, each.compose, each.port, each.mode, each.containers) for each in services]
 
 
