@@ -128,7 +128,7 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         return _no(_misrouted(request, error), headers=kept)
     except ConnectionError:
         raise  # the client left
-    except Exception:
+    except Exception:  # a bug: told in the log, and no traceback to whoever asked
         log.exception("bug", request=f"{request.method} {request.path}")
         return _no(AutostartError("a bug in autostart, see its log"))
 

@@ -13,7 +13,6 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
@@ -26,9 +25,7 @@ from autostart.config import Map, ServiceConfig
 from autostart.lifecycle import State, Waited
 from autostart.routes import Routes
 from autostart.supervisor import Granted, Supervisor
-
-if TYPE_CHECKING:
-    from autostart.telemetry import Metrics
+from autostart.telemetry import Metrics
 
 log = structlog.get_logger("autostart")
 

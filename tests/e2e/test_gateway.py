@@ -199,7 +199,7 @@ async def test_a_kept_service_outlives_its_idle_time(
         await daemon.wait_for_state("stopped", seconds=4)
 
 
-async def test_a_warm_window_starts_and_ends_by_itself(tmp_path: Path) -> None:
+async def test_an_open_warm_window_starts_its_service(tmp_path: Path) -> None:
     """Inside a warm window the service is up without requests, however short its idle time."""
     window = {"cron": "* * * * *", "for": "59s", "timezone": "UTC"}
     async with running(tmp_path, {HOST: plain(idle="200ms", warm=[window])}) as daemon:
@@ -273,3 +273,33 @@ async def test_a_service_does_not_inherit_our_secrets(
         ]
     finally:
         daemon.clean_up()
+
+
+async def test_the_admin_listener_refuses_strangers(
+    tmp_path: Path, client: aiohttp.ClientSession
+) -> None:
+    """A foreign Host (DNS rebinding) or Origin (another page) gets 403 and changes nothing."""
+    async with running(tmp_path, {HOST: plain()}) as daemon:
+        url = f"{daemon.admin_url}/api/services/{HOST}/start"
+        statuses = []
+        for headers in (
+            {"Host": "evil.example.com"},
+            {"Origin": "https://evil.example.com"},
+            {"Host": "evil.example.com", "Origin": "http://evil.example.com"},
+        ):
+            async with client.post(url, headers=headers) as response:
+                statuses.append(response.status)
+
+        assert [403, 403, 403] == statuses
+        assert [] == daemon.transitions()
+
+
+async def test_a_public_admin_address_needs_a_token(tmp_path: Path) -> None:
+    """serve refuses to open the admin listener to the network without a token, and says so."""
+    daemon = Daemon(tmp_path, {HOST: plain()}, admin={"listen": f"0.0.0.0:{free_port()}"})
+    daemon.environment["AUTOSTART_ADMIN_TOKEN"] = ""
+    status, text = await daemon.run_cli("serve")
+
+    assert 2 == status
+    assert "admin.listen" in text
+    assert "AUTOSTART_ADMIN_TOKEN" in text
