@@ -25,9 +25,12 @@ class AutostartError(Exception):
     status: int = 500
     hint: ClassVar[str] = "see the log of autostart serve"
 
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after_seconds: float | None = None, detail: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.detail = detail  # lines for the operator only, never in an answer to a client
         self.retry_after_seconds = retry_after_seconds
 
     def __eq__(self, other: object) -> bool:

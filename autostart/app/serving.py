@@ -13,7 +13,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -26,6 +26,7 @@ from autostart.app.listening import BACKLOG, handed_over, listen
 from autostart.config import Map, ServiceConfig, load
 from autostart.lifecycle import StopRequested
 from autostart.runtimes.base import Runtime
+from autostart.runtimes.docker import DockerRuntime
 from autostart.runtimes.process import ProcessRuntime
 from autostart.supervisor import Supervisor, SystemClock
 from autostart.telemetry import History, Metrics
@@ -70,7 +71,16 @@ def make_runtimes(folder: Path, secret_variables: Collection[str] = ()) -> list[
 
     Services do not inherit the secret variables; a reload may add to the set.
     """
-    return [ProcessRuntime(folder, hidden=secret_variables)]
+    return [
+        ProcessRuntime(folder, hidden=secret_variables),
+        DockerRuntime(hidden=secret_variables),
+    ]
+
+
+def runtime_for(service: ServiceConfig, runtimes: Sequence[Runtime]) -> Runtime:
+    """Return the one that runs this service."""
+    name = "process" if service.compose is None else "docker"
+    return next(runtime for runtime in runtimes if runtime.name == name)
 
 
 def _secret_variables(declared: Map) -> set[str]:
@@ -90,7 +100,6 @@ class Daemon:
         self._history = History(folder)
         self._secrets = _secret_variables(declared)
         self._runtimes = make_runtimes(folder, self._secrets)
-        _check_runtimes(declared)
         self._supervisor = Supervisor(
             list(declared.services.values()),
             runtime_of=self._runtime_of,
@@ -134,7 +143,6 @@ class Daemon:
         Raises ConfigError with every problem, NeedsRestart for listen addresses.
         """
         fresh = load(self._map.path)
-        _check_runtimes(fresh)
         moved = _moved_listeners(self._map, fresh)
         if moved:
             raise errors.NeedsRestart("\n".join(moved))
@@ -155,8 +163,7 @@ class Daemon:
         task.add_done_callback(_log_refused_reload)
 
     def _runtime_of(self, service: ServiceConfig) -> Runtime:
-        assert service.command is not None, service.host
-        return self._runtimes[0]
+        return runtime_for(service, self._runtimes)
 
     async def _listen(self) -> None:
         sockets = handed_over(os.environ)
@@ -265,21 +272,6 @@ def _raise_open_files() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def runtime_problems(declared: Map) -> list[str]:
-    """Return what this version cannot run, one line each."""
-    return [
-        f"{declared.path}: services.{host}.compose: this version runs local processes only;"
-        " allowed: command"
-        for host, service in declared.services.items()
-        if service.command is None
-    ]
-
-
-def _check_runtimes(declared: Map) -> None:
-    if problems := runtime_problems(declared):
-        raise errors.ConfigError(problems)
 
 
 def _moved_listeners(old: Map, new: Map) -> list[str]:

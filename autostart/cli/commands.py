@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sys
@@ -137,10 +138,17 @@ def check(location: Location) -> int:
             click.echo(problem)
         click.echo(f"error: {_counted(len(error.problems), 'problem')}", err=True)
         return MISUSED
-    from autostart.app.serving import runtime_problems  # noqa: PLC0415 - as in serve
+    from autostart.app.serving import make_runtimes, state_folder  # noqa: PLC0415 - as in serve
 
-    for doubt in [*warnings(declared), *runtime_problems(declared)]:
+    for doubt in warnings(declared):
         click.echo(f"warning: {doubt}")
+    found = doctor.examine_services(declared, make_runtimes(state_folder()))
+    for host, each in found:
+        where = f"{declared.path}: " if each.fatal else "warning: "
+        click.echo(f"{where}services.{host}: {each.text}")
+    if fatal := sum(each.fatal for _, each in found):
+        click.echo(f"error: {_counted(fatal, 'problem')}", err=True)
+        return MISUSED
     click.echo(f"{declared.path}: {_counted(len(declared.services), 'service')}, no problems")
     return 0
 
@@ -289,6 +297,17 @@ def doctor_(location: Location) -> int:
     findings = doctor.examine(location, make_runtimes(state_folder()))
     click.echo(doctor.report(findings))
     return 0 if all(finding.works for finding in findings) else FAILED
+
+
+@main.command()
+def discover() -> None:
+    """Print a map drafted from compose projects.
+
+    From those whose containers the engine knows, running or not.
+    """
+    from autostart.runtimes.docker import DockerRuntime  # noqa: PLC0415 - as in serve
+
+    click.echo(asyncio.run(DockerRuntime().discover()), nl=False)
 
 
 @main.command("import")

@@ -16,7 +16,7 @@ LEVELS = ("debug", "info", "warning", "error")
 EVENT_CHARACTERS = 16
 
 # These tell what ours tell better: one line per request, per job, per connection.
-_TALKATIVE = ("aiohttp.access", "apscheduler", "asyncio")
+_TALKATIVE = ("aiohttp.access", "apscheduler", "asyncio", "docker", "urllib3")
 
 
 def configure_log(log_format: str, level: str, stream: TextIO | None = None) -> None:

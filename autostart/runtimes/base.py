@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, Self
 
 from autostart.config import ServiceConfig
 from autostart.lifecycle import Endpoint
@@ -63,6 +63,32 @@ class Diagnosis:
     works: bool
     detail: str
     hint: str = ""
+    is_doubtful: bool = False  # it works, and should be looked at
+
+    @classmethod
+    def of(cls, subject: str, attempt: Callable[[], None], *, hint: str) -> Self:
+        """Try it: it works unless that raises OSError."""
+        try:
+            attempt()
+        except OSError as error:
+            return cls(subject, works=False, detail=str(error), hint=hint)
+        return cls(subject, works=True, detail="")
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What `examine` found about one service; a `fatal` one would fail its next start."""
+
+    text: str
+    fatal: bool
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a service computes on, and why that was chosen, for people."""
+
+    kind: Literal["cpu", "gpu"]
+    reason: str
 
 
 class Runtime(Protocol):
@@ -78,8 +104,12 @@ class Runtime(Protocol):
     def declare(self, services: Sequence[ServiceConfig]) -> None:
         """Replace the declared services. Runs of services no longer declared are left alone."""
 
-    def needs_preparation(self, service: ServiceConfig) -> bool:
-        """Say, without I/O, whether `prepare` is known to have work to do before a start."""
+    async def needs_preparation(self, service: ServiceConfig) -> bool:
+        """Say whether the next start has something to pull or to build first.
+
+        Clients are refused meanwhile; creating alone takes a second and belongs to `start`.
+        Raises StartFailed where that cannot be told, EngineUnreachable.
+        """
 
     async def prepare(self, service: ServiceConfig, progress: Callable[[str], None]) -> None:
         """Pull, build and create what a start needs; `progress` gets lines for people.
@@ -95,6 +125,13 @@ class Runtime(Protocol):
         program on the port → PortTaken, nothing started. On failure and on cancellation nothing is
         left half-started. Raises StartFailed, PortTaken, EngineUnreachable.
         A run that ends later is reported by `changes`, once.
+        """
+
+    async def wait_until_healthy(self, service: ServiceConfig, endpoint: Endpoint) -> None:
+        """Return when the engine calls the run healthy; only for `ready: container-health`.
+
+        The caller sets the deadline by cancelling. Raises StartFailed where its verdict is no, or
+        none will come; EngineUnreachable.
         """
 
     async def stop(self, service: ServiceConfig) -> None:
@@ -125,6 +162,15 @@ class Runtime(Protocol):
 
     async def usage(self, service: ServiceConfig) -> Usage | None:
         """Return what the run uses now, None when there is none. Raises EngineUnreachable."""
+
+    def device(self, service: ServiceConfig) -> Device | None:
+        """Return what the next start would compute on, without I/O; None where nobody can say."""
+
+    async def examine(self, service: ServiceConfig) -> list[Doubt]:
+        """Return what would fail the next start and what is doubtful; changes nothing.
+
+        An engine that does not answer is `diagnose`'s to tell. Never raises.
+        """
 
     async def diagnose(self) -> list[Diagnosis]:
         """Say whether this runtime can work on this machine; never raises."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -68,6 +70,23 @@ def _explain(error: OSError, program: str, directory: Path) -> str:
     if isinstance(error, PermissionError):
         return f"command {program} is not executable"
     return f"command {program} cannot be run: {error.strerror}"
+
+
+def fill(text: str, port: int) -> str:
+    """Fill in what a command of the map may leave to us."""
+    return text.replace("{python}", sys.executable).replace("{port}", str(port))
+
+
+def missing(program: str, directory: Path, environment: Mapping[str, str]) -> str | None:
+    """Say what a launch would not find."""
+    if not directory.is_dir():
+        return f"directory {directory} does not exist"
+    # As Popen looks for it: a path is seen from the directory, a name on the child's PATH.
+    program = fill(program, 0)
+    where = str(directory / program) if "/" in program else program
+    if shutil.which(where, path=environment.get("PATH")) is None:
+        return f"command {program} is not found, or not executable"
+    return None
 
 
 def signal_group(leader: procfs.Stat, number: signal.Signals) -> None:

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,7 @@ from autostart.errors import AutostartError, EngineUnreachable, PortTaken, Start
 from autostart.lifecycle import Endpoint
 from autostart.runtimes import child, procfs
 from autostart.runtimes import port as ports
-from autostart.runtimes.base import Appeared, Change, Diagnosis, Exited, Usage
+from autostart.runtimes.base import Appeared, Change, Device, Diagnosis, Doubt, Exited, Usage
 from autostart.runtimes.output import limit_output, read_lines
 
 P = ParamSpec("P")
@@ -100,7 +99,7 @@ class ProcessRuntime:
     def declare(self, services: Sequence[ServiceConfig]) -> None:
         self._declared = {service.host: service for service in services}
 
-    def needs_preparation(self, service: ServiceConfig) -> bool:  # noqa: ARG002 - the Protocol's
+    async def needs_preparation(self, service: ServiceConfig) -> bool:  # noqa: ARG002 - Protocol
         return False
 
     async def prepare(self, service: ServiceConfig, progress: Callable[[str], None]) -> None:
@@ -165,13 +164,24 @@ class ProcessRuntime:
             cpu_seconds=sum(process.cpu_seconds for process in session),
         )
 
+    async def wait_until_healthy(self, service: ServiceConfig, endpoint: Endpoint) -> None:
+        raise AssertionError(f"{service.host}: no engine has a verdict on {endpoint.run}")
+
+    def device(self, service: ServiceConfig) -> Device | None:  # noqa: ARG002 - the Protocol's
+        return None
+
+    async def examine(self, service: ServiceConfig) -> list[Doubt]:
+        assert service.command is not None, f"{service.host} has no command"
+        problem = child.missing(service.command[0], service.directory, self._inherited())
+        return [Doubt(problem, fatal=True)] if problem else []
+
     async def diagnose(self) -> list[Diagnosis]:
         return [
-            _diagnose(
+            Diagnosis.of(
                 "process exits are seen (pidfd)", procfs.try_pidfd, hint="needs Linux 5.4 or newer"
             ),
-            _diagnose("processes are seen (/proc)", procfs.try_proc, hint="mount /proc"),
-            _diagnose(
+            Diagnosis.of("processes are seen (/proc)", procfs.try_proc, hint="mount /proc"),
+            Diagnosis.of(
                 f"{self._outputs} can be written",
                 self._try_output,
                 hint="make it writable, or set AUTOSTART_STATE to another folder",
@@ -266,11 +276,11 @@ class ProcessRuntime:
         assert service.command is not None, f"{host} has no command"
         marker = procfs.Marker(str(self._state_folder), host, port)
         leader, pidfd = child.launch(
-            [_fill(argument, port) for argument in service.command],
+            [child.fill(argument, port) for argument in service.command],
             directory=service.directory,
             environment={
                 **self._inherited(),
-                **{name: _fill(value, port) for name, value in service.environment.items()},
+                **{name: child.fill(value, port) for name, value in service.environment.items()},
                 procfs.VARIABLE: marker.value,
             },
             output=self._output(host),
@@ -383,18 +393,6 @@ class ProcessRuntime:
             pass
 
 
-def _fill(text: str, port: int) -> str:
-    return text.replace("{python}", sys.executable).replace("{port}", str(port))
-
-
 def _still_there(host: str, processes: Sequence[procfs.Stat]) -> StopFailed:
     pids = ", ".join(f"pid {process.pid}" for process in processes)
     return StopFailed(f"{host}: {pids} still there {KILL_SECONDS_MAX:.0f} s after SIGKILL")
-
-
-def _diagnose(subject: str, attempt: Callable[[], None], *, hint: str) -> Diagnosis:
-    try:
-        attempt()
-    except OSError as error:
-        return Diagnosis(subject, works=False, detail=str(error), hint=hint)
-    return Diagnosis(subject, works=True, detail="")

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from autostart import errors, lifecycle
-from autostart.config import ServiceConfig
+from autostart.config import CONTAINER_HEALTH, ServiceConfig
 from autostart.lifecycle import Endpoint, Event, Phase
 from autostart.probe import BusyUnknown
 from autostart.runtimes import base
@@ -59,6 +59,7 @@ class Execution:
         self._clock = clock
         # What each run was started from: it is stopped by that, whatever the map says since.
         self.started_from: dict[str, ServiceConfig] = {}
+        self._lost: dict[str, str] = {}  # runtimes that do not see their runs now, and why
         self.progress: dict[str, str] = {}  # the last line of a pull or build, by host
         self._work: dict[str, asyncio.Task[None]] = {}  # the start or probe under way
         self._tasks: set[asyncio.Task[None]] = set()
@@ -135,7 +136,9 @@ class Execution:
         config = self.started_from[host]
         runtime = self._runtime_of(config)
         try:
-            if runtime.needs_preparation(config):
+            async with asyncio.timeout(config.start_timeout_seconds):
+                must_prepare = await runtime.needs_preparation(config)
+            if must_prepare:
                 self._post(host, lifecycle.Progressed(attempt, Phase.PREPARING))
                 await self.prepare(config)
                 self._post(host, lifecycle.Progressed(attempt, Phase.STARTING))
@@ -158,9 +161,16 @@ class Execution:
         config = self._config_of(host)
         try:
             async with asyncio.timeout(deadline - self._clock.now().monotonic):
-                await self._probe.wait_until_ready(endpoint, config)
+                if config.ready == CONTAINER_HEALTH:
+                    await self._runtime_of(config).wait_until_healthy(config, endpoint)
+                else:
+                    await self._probe.wait_until_ready(endpoint, config)
+        except errors.Refusal as error:
+            self._post(host, lifecycle.StartFailed(attempt, error))
         except TimeoutError:
-            self._post(host, lifecycle.StartFailed(attempt, _start_timeout(config)))
+            lost = self._lost.get(self._runtime_of(config).name)
+            unseen = None if lost is None else errors.EngineUnreachable(lost)
+            self._post(host, lifecycle.StartFailed(attempt, unseen or _start_timeout(config)))
         else:
             self._post(host, lifecycle.ProbeSucceeded(attempt))
 
@@ -211,8 +221,10 @@ class Execution:
                 case base.Exited(host, run, reason):
                     self._post(host, lifecycle.Exited(run, reason))
                 case base.Lost(reason):
+                    self._lost[runtime.name] = reason
                     log.warning("runtime-lost", runtime=runtime.name, reason=reason)
                 case base.Found():
+                    self._lost.pop(runtime.name, None)
                     log.info("runtime-found", runtime=runtime.name)
 
     # Keeping tasks.

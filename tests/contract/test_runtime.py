@@ -73,7 +73,7 @@ async def test_nothing_needs_preparation_after_prepare(bench, runtime):
     told = len(lines)
     await runtime.prepare(service, lines.append)
 
-    assert runtime.needs_preparation(service) is False
+    assert await runtime.needs_preparation(service) is False
     assert len(lines) == told
 
 
@@ -125,7 +125,10 @@ async def test_a_declared_port_is_the_runs_port(bench, runtime):
     with bench.stranger() as port:
         pass
 
-    endpoint = await runtime.start(bench.service(HOST, port=port))
+    service = bench.service(HOST, port=port)
+    runtime.declare([service])
+
+    endpoint = await runtime.start(service)
 
     assert endpoint.port == port
 
@@ -133,8 +136,10 @@ async def test_a_declared_port_is_the_runs_port(bench, runtime):
 async def test_a_port_held_by_a_stranger_is_named(bench, runtime):
     """Another's program on the port: PortTaken names it, and nothing is started."""
     with bench.stranger() as port:
+        service = bench.service(HOST, port=port)
+        runtime.declare([service])
         with pytest.raises(PortTaken, match=rf"port {port} is taken by pid \d+ \(.+\)"):
-            await runtime.start(bench.service(HOST, port=port))
+            await runtime.start(service)
 
         assert await runtime.running() == {}
         assert await no_change(runtime)
@@ -144,6 +149,7 @@ async def test_a_port_that_became_free_is_used(bench, runtime):
     """The refusal ends with its cause."""
     with bench.stranger() as port:
         service = bench.service(HOST, port=port)
+        runtime.declare([service])
         with pytest.raises(PortTaken):
             await runtime.start(service)
 

@@ -29,7 +29,18 @@ from autostart.lifecycle import Endpoint
 from autostart.probe import wait_until_ready
 from autostart.runtimes import procfs
 from autostart.runtimes.base import Change, Runtime
+from autostart.runtimes.docker import DockerRuntime
 from autostart.runtimes.process import ProcessRuntime
+from tests.containers import (
+    contained,
+    docker,
+    inspect,
+    plain_container,
+    remove_projects,
+    require_engine,
+    write_compose,
+)
+from tests.daemon import free_port
 from tests.fakes.runtime import FakeMachine, FakeRuntime
 
 PLAIN_SERVICE = Path(__file__).parents[1] / "plain_service.py"
@@ -201,9 +212,69 @@ class ProcessWorkbench:
                 pass
 
 
+@asynccontextmanager
+async def docker_workbench(folder: Path) -> AsyncIterator[Workbench]:
+    require_engine()
+    try:
+        yield DockerWorkbench(folder)
+    finally:
+        remove_projects(under=folder)
+
+
+class DockerWorkbench:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ports: dict[str, int] = {}
+
+    def runtime(self) -> DockerRuntime:
+        return DockerRuntime()
+
+    def service(self, host: str, *options: str, **keys: Any) -> ServiceConfig:
+        port = keys.get("port") or self.ports.setdefault(host, free_port())
+        folder = self.folder / host
+        contained(folder, port, "--name", host, *options)
+        given = {"name": host, "compose": folder, "ready": "/ready", "port": port}
+        return ServiceConfig(host=host, **{**given, "stop_timeout_seconds": 5.0, **keys})
+
+    def stubborn(self, service: ServiceConfig) -> ServiceConfig:
+        contained(self.folder / service.host, service.port, "--ignore-sigterm")
+        return service
+
+    def breaking(self, runtime: Runtime, service: ServiceConfig) -> ServiceConfig:
+        broken = self.folder / "broken"
+        entry = plain_container(service.port, entrypoint=["/no/such/program"])
+        write_compose(broken, {"web": entry})
+        return replace(service, compose=broken)
+
+    @contextlib.contextmanager
+    def stranger(self) -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            yield server.getsockname()[1]
+
+    async def settled(self, service: ServiceConfig, endpoint: Endpoint) -> None:
+        async with asyncio.timeout(ANSWERS_SECONDS):
+            await wait_until_ready(endpoint, service)
+
+    def is_there(self, endpoint: Endpoint) -> bool:
+        container, _, started_at = endpoint.run.partition(".")
+        state = inspect(container)["State"]
+        return bool(state["Running"]) and state["StartedAt"] == started_at
+
+    async def end(self, endpoint: Endpoint) -> None:
+        docker("kill", endpoint.run.partition(".")[0])
+        while self.is_there(endpoint):
+            await asyncio.sleep(0.002)
+
+    async def write(self, service: ServiceConfig, endpoint: Endpoint, line: str) -> None:
+        url = f"http://{endpoint.address}:{endpoint.port}/print"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            (await client.get(url, params={"line": line})).raise_for_status()
+
+
 WORKBENCHES: dict[str, Callable[[Path], AbstractAsyncContextManager[Workbench]]] = {
     "fake": fake_workbench,
     "process": process_workbench,
+    "docker": docker_workbench,
 }
 
 WITH_ENGINE = ["fake"]

@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 from autostart.config import ServiceConfig
 from autostart.errors import AutostartError, EngineUnreachable, PortTaken
 from autostart.lifecycle import Endpoint
-from autostart.runtimes.base import Appeared, Change, Diagnosis, Exited, Found, Lost, Usage
+from autostart.runtimes.base import (
+    Appeared,
+    Change,
+    Device,
+    Diagnosis,
+    Doubt,
+    Exited,
+    Found,
+    Lost,
+    Usage,
+)
 
 FIRST_CHOSEN_PORT = 20_000
 
@@ -128,7 +138,7 @@ class FakeRuntime:
     def declare(self, services: Sequence[ServiceConfig]) -> None:
         self._declared = {service.host: service for service in services}
 
-    def needs_preparation(self, service: ServiceConfig) -> bool:
+    async def needs_preparation(self, service: ServiceConfig) -> bool:
         return service.host in self.machine.unprepared
 
     async def prepare(self, service: ServiceConfig, progress: Callable[[str], None]) -> None:
@@ -152,6 +162,15 @@ class FakeRuntime:
             await self._called("stop", service)
             if service.host in self.machine.runs:
                 self.machine.end(service.host, "killed by SIGTERM")
+
+    async def wait_until_healthy(self, service: ServiceConfig, endpoint: Endpoint) -> None:
+        await self._called("health", service)
+
+    def device(self, service: ServiceConfig) -> Device | None:
+        return Device("cpu", "a fake has no other")
+
+    async def examine(self, service: ServiceConfig) -> list[Doubt]:
+        return []
 
     async def running(self) -> dict[str, Endpoint]:
         self._ask_engine()

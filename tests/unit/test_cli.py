@@ -35,7 +35,7 @@ Run = Callable[..., Result]
 
 def write_map(folder: Path, listen: str = NOBODY, more: str = "") -> Path:
     path = folder / "autostart.yaml"
-    services = f"services: {{{HOST}: {{command: [x], port: 9001}}}}"
+    services = f"services: {{{HOST}: {{command: [sh], port: 9001}}}}"
     path.write_text(f"admin: {{listen: '{listen}'}}\n{services}\n{more}")
     return path
 
@@ -666,6 +666,7 @@ def test_the_commands_are_those_of_the_design() -> None:
     assert isinstance(main, click.Group)
     assert sorted(main.commands) == [
         "check",
+        "discover",
         "doctor",
         "import",
         "keep",
