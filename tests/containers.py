@@ -106,11 +106,27 @@ def write_compose(folder: Path, services: Mapping[str, Any], **top: Any) -> str:
     return str(known)
 
 
-def contained(folder: Path, port: int, *options: str, **keys: Any) -> dict[str, Any]:
+def contained(
+    folder: Path, port: int, *options: str, container: Mapping[str, Any] | None = None, **keys: Any
+) -> dict[str, Any]:
     """Write a project with one plain service; return its entry for the map."""
     name = options[options.index("--name") + 1] if "--name" in options else folder.name
-    write_compose(folder, {"web": plain_container(port, "--name", name, *options)})
+    entry = plain_container(port, "--name", name, *options, **(container or {}))
+    write_compose(folder, {"web": entry})
     return {"compose": str(folder), "port": port, "ready": "/ready", "stop_timeout": "5s", **keys}
+
+
+def name_of(folder: Path) -> str:
+    """Return the name of the project in a folder."""
+    return str(yaml.safe_load((folder / "compose.yaml").read_text())["name"])
+
+
+def journal_folder(tmp_path: Path) -> Path:
+    """Return a folder that the service in its container, who is nobody here, may write to."""
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
 
 
 def remove_projects(*, host: str | None = None, under: Path | None = None) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from autostart.runtimes.base import Runtime
-from tests.contract.workbenches import HOST, OTHER, WORKBENCHES, Workbench
+from tests.contract.workbenches import ENGINES, HOST, OTHER, WORKBENCHES, Workbench
 
 
 @pytest.fixture(params=WORKBENCHES)
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Workbench]:
-    async with WORKBENCHES[request.param](tmp_path) as workbench:
+    async with {**WORKBENCHES, **ENGINES}[request.param](tmp_path) as workbench:
         yield workbench
 
 

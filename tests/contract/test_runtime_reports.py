@@ -10,7 +10,7 @@ import pytest
 from autostart.config import ServiceConfig
 from autostart.errors import EngineUnreachable
 from autostart.runtimes.base import Change, Exited, Found, Lost, Runtime
-from tests.contract.workbenches import DEADLINE_SECONDS, HOST, WITH_ENGINE, next_change, no_change
+from tests.contract.workbenches import DEADLINE_SECONDS, ENGINES, HOST, next_change, no_change
 
 
 async def lines_of(runtime: Runtime, service: ServiceConfig, lines: int) -> list[str]:
@@ -107,7 +107,7 @@ async def test_changes_end_with_the_runtime(runtime):
 # the engine, for runtimes that need one
 
 
-@pytest.mark.parametrize("bench", WITH_ENGINE, indirect=True)
+@pytest.mark.parametrize("bench", ENGINES, indirect=True)
 async def test_a_silent_engine_is_an_error_with_a_name(bench, runtime):
     """Without its engine a runtime says so, in reports and in answers."""
     await bench.lose_engine()
@@ -122,15 +122,16 @@ async def test_a_silent_engine_is_an_error_with_a_name(bench, runtime):
             await ask
 
 
-@pytest.mark.parametrize("bench", WITH_ENGINE, indirect=True)
+@pytest.mark.parametrize("bench", ENGINES, indirect=True)
 async def test_what_was_missed_follows_when_the_engine_is_back(bench, runtime):
     """A run that ended while nobody could see is reported after Found."""
     endpoint = await runtime.start(bench.service(HOST))
     await bench.lose_engine()
+    lost = await next_change(runtime)
     await bench.end(endpoint)
     await bench.find_engine()
 
-    assert isinstance(await next_change(runtime), Lost)
+    assert isinstance(lost, Lost)
     assert isinstance(await next_change(runtime), Found)
     change = await next_change(runtime)
     assert isinstance(change, Exited)

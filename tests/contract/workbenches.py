@@ -19,6 +19,7 @@ from contextlib import (
 )
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import httpx
@@ -42,6 +43,7 @@ from tests.containers import (
 )
 from tests.daemon import free_port
 from tests.fakes.runtime import FakeMachine, FakeRuntime
+from tests.private_engine import PrivateEngine, private_engine
 
 PLAIN_SERVICE = Path(__file__).parents[1] / "plain_service.py"
 ANSWERS_SECONDS = 10.0
@@ -222,12 +224,14 @@ async def docker_workbench(folder: Path) -> AsyncIterator[Workbench]:
 
 
 class DockerWorkbench:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str | None = None) -> None:
         self.folder = folder
+        self.host = host
         self.ports: dict[str, int] = {}
 
     def runtime(self) -> DockerRuntime:
-        return DockerRuntime()
+        named = {"DOCKER_HOST": self.host} if self.host else {}
+        return DockerRuntime(environment={**os.environ, **named})
 
     def service(self, host: str, *options: str, **keys: Any) -> ServiceConfig:
         port = keys.get("port") or self.ports.setdefault(host, free_port())
@@ -257,11 +261,11 @@ class DockerWorkbench:
 
     def is_there(self, endpoint: Endpoint) -> bool:
         container, _, started_at = endpoint.run.partition(".")
-        state = inspect(container)["State"]
+        state = inspect(container, host=self.host)["State"]
         return bool(state["Running"]) and state["StartedAt"] == started_at
 
     async def end(self, endpoint: Endpoint) -> None:
-        docker("kill", endpoint.run.partition(".")[0])
+        docker("kill", endpoint.run.partition(".")[0], host=self.host)
         while self.is_there(endpoint):
             await asyncio.sleep(0.002)
 
@@ -271,13 +275,43 @@ class DockerWorkbench:
             (await client.get(url, params={"line": line})).raise_for_status()
 
 
+@asynccontextmanager
+async def private_docker_workbench(folder: Path) -> AsyncIterator[Workbench]:
+    """An engine of the test's own, which may be hung."""
+    # Sockets have short paths, and the test's folder has a long one.
+    with TemporaryDirectory(prefix="engine") as short, private_engine(Path(short)) as engine:
+        engine.load_plain_image()
+        yield PrivateDockerWorkbench(folder, engine)
+
+
+class PrivateDockerWorkbench(DockerWorkbench):
+    def __init__(self, folder: Path, engine: PrivateEngine) -> None:
+        super().__init__(folder, engine.host)
+        self.engine = engine
+
+    async def lose_engine(self) -> None:
+        self.engine.freeze()
+
+    async def find_engine(self) -> None:
+        self.engine.thaw()
+
+    async def end(self, endpoint: Endpoint) -> None:
+        """Kill the run's processes: the engine may not listen."""
+        container = endpoint.run.partition(".")[0]
+        for pid in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
+            with contextlib.suppress(OSError):
+                if f"/{container}" in Path(f"/proc/{pid}/cgroup").read_text():
+                    os.kill(pid, signal.SIGKILL)
+
+
 WORKBENCHES: dict[str, Callable[[Path], AbstractAsyncContextManager[Workbench]]] = {
     "fake": fake_workbench,
     "process": process_workbench,
     "docker": docker_workbench,
 }
 
-WITH_ENGINE = ["fake"]
+# Those whose engine may be lost; a private one is made for each test, so only those get one.
+ENGINES = {"fake": fake_workbench, "private-docker": private_docker_workbench}
 
 
 async def next_change(runtime: Runtime) -> Change:
