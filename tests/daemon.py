@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,11 @@ def plain(*options: str, **keys: Any) -> dict[str, Any]:
 class Daemon:
     """One `autostart serve` as a subprocess, with its own state folder and ports."""
 
+    # For one that lives with a private engine: what its command begins with, and the folder of the
+    # unix sockets by which it is reached from outside of the engine's network.
+    inside: Sequence[str] = ()
+    sockets: Path | None = None
+
     def __init__(self, folder: Path, services: dict[str, Any], **top: Any) -> None:
         self.folder = folder
         self.map_path = folder / "autostart.yaml"
@@ -55,8 +60,8 @@ class Daemon:
     def write_map(self, services: dict[str, Any], **top: Any) -> None:
         """Write the map; a reload or the next start takes it."""
         declared = {
-            "proxy": {"listen": f"127.0.0.1:{self.port}", "drain_timeout": "5s"},
-            "admin": {"listen": f"127.0.0.1:{self.admin_port}"},
+            "proxy": {"listen": self._listen("proxy", self.port), "drain_timeout": "5s"},
+            "admin": {"listen": self._listen("admin", self.admin_port)},
             "services": services,
         }
         for key, value in {**self.top, **top}.items():
@@ -65,6 +70,18 @@ class Daemon:
             else:
                 declared[key] = value
         self.map_path.write_text(yaml.safe_dump(declared))
+
+    def _listen(self, name: str, port: int) -> str:
+        return f"127.0.0.1:{port}" if self.sockets is None else f"unix:{self.sockets}/{name}"
+
+    def session(self, name: str = "proxy", **options: Any) -> aiohttp.ClientSession:
+        """Return a client session that reaches a listener of this daemon."""
+        connector: aiohttp.BaseConnector
+        if self.sockets is None:
+            connector = aiohttp.TCPConnector(limit=0)
+        else:
+            connector = aiohttp.UnixConnector(str(self.sockets / name), limit=0)
+        return aiohttp.ClientSession(connector=connector, **options)
 
     async def start(self) -> None:
         """Start it and wait until it serves."""
@@ -80,7 +97,8 @@ class Daemon:
     @property
     def command(self) -> list[str]:
         """The CLI on this daemon's map."""
-        return [str(Path(sys.executable).parent / "autostart"), "--config", str(self.map_path)]
+        program = str(Path(sys.executable).parent / "autostart")
+        return [*self.inside, program, "--config", str(self.map_path)]
 
     async def run_cli(self, *arguments: str) -> tuple[int, str]:
         """Run a command of the CLI; return its exit status and what it printed."""
@@ -101,7 +119,7 @@ class Daemon:
 
     @property
     def admin_url(self) -> str:
-        return f"http://127.0.0.1:{self.admin_port}"
+        return "http://localhost" if self.sockets else f"http://127.0.0.1:{self.admin_port}"
 
     def log(self) -> list[dict[str, Any]]:
         """Return every log entry so far."""
@@ -137,7 +155,7 @@ class Daemon:
 
     async def states(self) -> dict[str, dict[str, Any]]:
         """Return what the admin API shows, by host."""
-        async with aiohttp.ClientSession() as session:
+        async with self.session("admin") as session:
             async with session.get(f"{self.admin_url}/api/services") as response:
                 assert response.status == 200, await response.text()
                 shown = await response.json()

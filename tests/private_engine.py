@@ -21,7 +21,7 @@ import psutil
 
 from tests.containers import docker, missing, plain_image, skip_or_fail
 
-NEEDED = ("dockerd", "ip", "nsenter", "mount")
+NEEDED = ("dockerd", "containerd", "ip", "nsenter", "mount")
 ANSWERS_SECONDS = 30.0
 
 
@@ -48,14 +48,17 @@ class PrivateEngine:
         self.inside = ["nsenter", f"--net=/run/netns/{self.name}"]
         self.host = f"unix://{folder}/docker.sock"
         self.process: subprocess.Popen[bytes] | None = None
+        self.containerd: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it on what it has, and wait until it answers."""
+        self._start_containerd()
         command = [
             *self.inside,
             "dockerd",
             *("--data-root", str(self.data_root), "--exec-root", str(self.folder / "exec")),
             *("--pidfile", str(self.folder / "pid"), "--host", self.host),
+            *("--containerd", str(self.folder / "containerd.sock")),
             *(["--live-restore"] if self.live_restore else []),
         ]
         with (self.folder / "log").open("ab") as log:
@@ -64,6 +67,19 @@ class PrivateEngine:
         while not self.answers():
             assert time.monotonic() < deadline, (self.folder / "log").read_text()[-3000:]
             time.sleep(0.05)
+
+    def _start_containerd(self) -> None:
+        """Start what outlives the engine, as a service of its own does."""
+        if self.containerd is not None:
+            return
+        paths = {"root": "lib", "state": "run", "address": "containerd.sock"}
+        options = [f"--{name}={self.folder / path}" for name, path in paths.items()]
+        with (self.folder / "log").open("ab") as log:
+            self.containerd = subprocess.Popen(["containerd", *options], stdout=log, stderr=log)
+        deadline = time.monotonic() + ANSWERS_SECONDS
+        while not (self.folder / "containerd.sock").exists():
+            assert time.monotonic() < deadline, (self.folder / "log").read_text()[-3000:]
+            time.sleep(0.02)
 
     def answers(self) -> bool:
         try:
@@ -99,6 +115,14 @@ class PrivateEngine:
         self._dockerd().kill()
         self._dockerd().wait(10)
 
+    def _processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if any(str(self.folder) in word for word in process.cmdline()):
+                    found.append(process)
+        return found
+
     def _dockerd(self) -> subprocess.Popen[bytes]:
         assert self.process is not None
         return self.process
@@ -112,10 +136,12 @@ class PrivateEngine:
                     docker("rm", "--force", "--volumes", container, host=self.host)
                 docker("network", "prune", "--force", host=self.host)
             self.stop()
-        for process in psutil.process_iter():
+        if self.containerd is not None:
+            self.containerd.terminate()
+            self.containerd.wait(10)
+        for process in self._processes():
             with contextlib.suppress(psutil.Error):
-                if any(str(self.folder) in word for word in process.cmdline()):
-                    process.kill()
+                process.kill()
         for line in reversed(Path("/proc/mounts").read_text().splitlines()):
             if (mounted := line.split()[1]).startswith(str(self.folder)):
                 subprocess.run(["umount", "--lazy", mounted], check=False)
