@@ -58,10 +58,14 @@ def service_answer(
 
 
 def failure_answer(error: AutostartError | None, host: str) -> dict[str, str] | None:
-    """Return what failed, for people and for programs, and the operator's next step."""
+    """Return what failed, for people and for programs, and the operator's next step.
+
+    `detail` has more lines where there are any: the end of a build's output.
+    """
     if error is None:
         return None
-    return {"code": error.code, "message": error.message, "hint": _hint(error, host)}
+    shown = {"code": error.code, "message": error.message, "hint": _hint(error, host)}
+    return {**shown, "detail": error.detail}
 
 
 def error_answer(error: AutostartError, host: str | None = None) -> dict[str, Any]:

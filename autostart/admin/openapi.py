@@ -44,6 +44,7 @@ _FAILURE = _object(
     code=_string("One of our error codes."),
     message=_string("For people."),
     hint=_string("The operator's next step."),
+    detail=_string("More lines where there are any: the end of a build's output."),
 )
 _LEASE = _object(
     id=_integer("Its number, unique until autostart restarts."),

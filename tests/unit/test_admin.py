@@ -121,7 +121,8 @@ async def test_the_phase_under_way_shows_how_long_it_takes_so_far() -> None:
 async def test_a_failed_service_says_why_and_when_it_is_tried_again() -> None:
     """A failure carries code, message and the next step with the host filled in."""
     async with operated(service()) as fleet:
-        fleet.runtime.fail("start", HOST, errors.StartFailed("exit code 3"))
+        failure = errors.StartFailed("exit code 3", detail="line 1\nline 2")
+        fleet.runtime.fail("start", HOST, failure)
         await fleet.client.post(f"/api/services/{HOST}/start")
         await fleet.reach(HOST, State.FAILED)
         fleet.clock.advance(1)
@@ -131,6 +132,7 @@ async def test_a_failed_service_says_why_and_when_it_is_tried_again() -> None:
             "code": "start-failed",
             "message": "exit code 3",
             "hint": f"autostart logs {HOST}",
+            "detail": "line 1\nline 2",
         }
         assert (shown["failures"], shown["retry_in_seconds"]) == (1, 4.0)
 

@@ -42,8 +42,7 @@ KILL_SECONDS = 5.0
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # How the CLI says that there is no engine to talk to.
 NO_ENGINE = re.compile(
-    r"cannot connect to the docker daemon|is the docker daemon running|error during connect"
-    r"|connection refused|no such host",
+    r"cannot connect to the docker daemon|is the docker daemon running|error during connect",
     re.IGNORECASE,
 )
 # What lines hold that say why.
