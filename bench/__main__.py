@@ -3,10 +3,12 @@
 import os
 import platform
 
-from bench import at_rest, cold_start, warm
+from bench import at_rest, cold_start, containers, warm
 
 print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
 cold_start.report()
+print()
+containers.report()
 print()
 warm.report()
 print()

@@ -38,12 +38,12 @@ async def measure() -> dict[str, float]:
             daemon.clean_up()
     added = [cold - floor for cold, floor in zip(sorted(colds), sorted(floors), strict=True)]
     return {
-        "floor p50": _percentile(floors, 50),
-        "cold p50": _percentile(colds, 50),
-        "floor p95": _percentile(floors, 95),
-        "cold p95": _percentile(colds, 95),
-        "added p50": _percentile(added, 50),
-        "added p95": _percentile(colds, 95) - _percentile(floors, 95),
+        "floor p50": percentile(floors, 50),
+        "cold p50": percentile(colds, 50),
+        "floor p95": percentile(floors, 95),
+        "cold p95": percentile(colds, 95),
+        "added p50": percentile(added, 50),
+        "added p95": percentile(colds, 95) - percentile(floors, 95),
     }
 
 
@@ -80,7 +80,8 @@ def _get(port: int, path: str, host: str) -> int:
         connection.close()
 
 
-def _percentile(seconds: list[float], percent: int) -> float:
+def percentile(seconds: list[float], percent: int) -> float:
+    """Return a percentile in milliseconds."""
     ordered = sorted(seconds)
     return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] * 1000
 
