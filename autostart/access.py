@@ -26,8 +26,9 @@ from autostart.config import Access
 from autostart.errors import Unauthorized
 
 # A browser sends its login with every request of a page, and bcrypt takes 50 to 300 ms of a core
-# each time, by design. A login that is taken out of the file or changed there ends at once all the
-# same, for the file's hash is part of what is remembered.
+# each time, by design. So a right one is remembered for so long after its last use, and never waits
+# behind those who guess. A login that is taken out of the file or changed there ends at once all
+# the same, for the file's hash is part of what is remembered.
 REMEMBERED_SECONDS = 300.0
 REMEMBERED_LOGINS_MAX = 1024
 
@@ -145,6 +146,7 @@ class Gate:
             return False
         known = hashes.get(login.user)
         if known is not None and self._remembers(login, known):
+            self._remember(login, known)
             return True
         # An unknown user takes as long as a wrong password, or the time would tell who exists.
         right = _verify(login.password, known or next(iter(hashes.values())))
@@ -159,14 +161,12 @@ class Gate:
         return until is not None and self._clock() < until
 
     def _remember(self, login: _Login, known: str) -> None:
-        now = self._clock()
+        fingerprint, until = self._fingerprint(login, known), self._clock() + REMEMBERED_SECONDS
         with self._lock:
-            if len(self._remembered) >= REMEMBERED_LOGINS_MAX:
-                self._remembered = {
-                    each: until for each, until in self._remembered.items() if now < until
-                }
-            if len(self._remembered) < REMEMBERED_LOGINS_MAX:
-                self._remembered[self._fingerprint(login, known)] = now + REMEMBERED_SECONDS
+            self._remembered.pop(fingerprint, None)
+            self._remembered[fingerprint] = until
+            if len(self._remembered) > REMEMBERED_LOGINS_MAX:
+                del self._remembered[next(iter(self._remembered))]  # the one used longest ago
 
     def _fingerprint(self, login: _Login, known: str) -> bytes:
         text = b"\0".join([login.user.encode(), known.encode(), login.password])

@@ -147,7 +147,7 @@ class Asleep(Refusal):
 
 
 class QueueFull(Refusal):
-    """max_waiting requests are held already."""
+    """max_waiting requests are held already, or too many logins are being checked."""
 
     code = "queue-full"
     hint = "raise max_waiting"

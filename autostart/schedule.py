@@ -34,6 +34,11 @@ from autostart.lifecycle import (
 WARM_LOOK_AHEAD = timedelta(days=1)
 # How far clocks are put forward, at most, where daylight saving time begins.
 SKIPPED_HOUR = timedelta(hours=1)
+# After so long, or half of its hold_timeout if that is less, a service that waits for its exclusive
+# place has its turn, if the one in use was up for as long. Of the usual 60 s of patience 50 are
+# left for the answers under way to end and for the start of whoever waits next; and a start of
+# seconds to a minute is not spent for less.
+FAIR_SHARE_SECONDS_MAX = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +67,16 @@ def plan(fleet: Mapping[str, Service], now: Now) -> Plan:
     groups: dict[tuple[str | None, str], list[Service]] = defaultdict(list)
     wanted_at: dict[str, float] = {}
     look_again_at = math.inf
+    holders = {each.config.exclusive: host for host, each in fleet.items() if each.is_running}
     for host, service in fleet.items():
         warm = is_warm(service.config.warm, now.wall)
         if service.config.warm:
             look_again_at = min(look_again_at, _next_edge(service, now))
         wanted_at[host] = service.retry_at if _is_wanted(service, now, warm=warm) else math.inf
-        dates.extend(_dates(service, warm=warm))
         exclusive = service.config.exclusive
+        is_queued = exclusive is not None and service.phase is Phase.QUEUED
+        behind = holders.get(exclusive, "") if is_queued else ""
+        dates.extend(_dates(service, warm=warm, behind=behind))
         # Without an exclusive name it has a place of its own, even if the last map gave it one.
         groups[exclusive, "" if exclusive else host].append(service)
     # First: a place that becomes free at the very end of somebody's patience is still his.
@@ -86,11 +94,11 @@ def next_date(service: Service) -> float:
     return min((at for at, _, _ in _dates(service, warm=False)), default=math.inf)
 
 
-def _dates(service: Service, *, warm: bool) -> Iterator[_Date]:
+def _dates(service: Service, *, warm: bool, behind: str = "") -> Iterator[_Date]:
     """Yield the dates of one service that concern no other."""
     host = service.config.host
     if service.waiting:
-        yield min(lease.deadline for lease in service.waiting.values()), host, HoldDue()
+        yield min(lease.deadline for lease in service.waiting.values()), host, HoldDue(behind)
     if service.state is State.FAILED:
         yield service.retry_at, host, RetryDue()
     if service.leases or service.busy_asked_at is not None:
@@ -111,20 +119,43 @@ def _is_wanted(service: Service, now: Now, *, warm: bool) -> bool:
 
 
 def _share(members: list[Service], wanted_at: Mapping[str, float], now: Now) -> Iterator[_Date]:
-    """Give the one place of these services away, oldest wish first, evicting who is idle."""
+    """Give the one place of these services away, oldest wish first.
+
+    Who is idle is evicted, who is in use drains when its turn is over; it goes on if that helps
+    nobody, or before its own clients would be refused for it.
+    """
     queued = [service for service in members if service.phase is Phase.QUEUED]
     running = [service for service in members if service.is_running]
     if queued and running:
         for service in running:
-            is_free = not service.leases and service.busy_asked_at is None
-            if service.state is State.READY and is_free:
-                yield service.evictable_at(), service.config.host, StopDue("evicted")
+            host = service.config.host
+            if service.is_yielding and service.waiting:
+                yield min(lease.deadline for lease in service.waiting.values()), host, StartDue()
+            if service.state is not State.READY:
+                continue
+            if not service.leases and service.busy_asked_at is None:
+                yield service.evictable_at(), host, StopDue("evicted")
+            yield _turn_ends_at(service, queued), host, StopDue("yielded")
     elif queued:
         oldest = min(queued, key=lambda service: service.since)
         yield oldest.since, oldest.config.host, StartDue()
     elif not running:
         first = min(members, key=lambda member: max(wanted_at[member.config.host], now.monotonic))
         yield wanted_at[first.config.host], first.config.host, StartDue()
+    else:
+        for service in running:
+            if service.is_yielding:
+                yield service.since, service.config.host, StartDue()
+
+
+def _turn_ends_at(service: Service, queued: list[Service]) -> float:
+    """Return when a ready service drains for one of the queued ones, however it is used."""
+    ends = (
+        max(service.since, each.since)
+        + min(each.config.hold_timeout_seconds / 2, FAIR_SHARE_SECONDS_MAX)
+        for each in queued
+    )
+    return max(min(ends), service.yieldable_at())
 
 
 def is_warm(windows: tuple[WarmWindow, ...], wall: datetime) -> bool:

@@ -7,7 +7,6 @@ What is refused before the lease wakes nothing. What is refused at all is answer
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import os
@@ -21,6 +20,7 @@ from autostart import errors, proxy
 from autostart.access import Gate
 from autostart.admission import Admission, RequestHead, admit, plain_path
 from autostart.app import cors
+from autostart.app.logins import Logins
 from autostart.config import Map, ServiceConfig
 from autostart.lifecycle import State, Waited
 from autostart.routes import Routes
@@ -46,6 +46,7 @@ class Gateway:
     def __init__(self, declared: Map, supervisor: Supervisor, metrics: Metrics) -> None:
         self._supervisor = supervisor
         self._metrics = metrics
+        self._logins = Logins()
         self.declare(declared)
 
     def declare(self, declared: Map) -> None:
@@ -74,6 +75,10 @@ class Gateway:
             return await self._answer(request, lambda: self._declared(host))
 
         return handle
+
+    def close(self) -> None:
+        """End what it began, once no request comes any more."""
+        self._logins.close()
 
     # One request.
 
@@ -201,8 +206,8 @@ class Gateway:
         if gate is None:
             return
         authorization = request.headers.get("Authorization")
-        if gate.takes_long(authorization):
-            await asyncio.to_thread(gate.check, authorization)
+        if authorization is not None and gate.takes_long(authorization):
+            await self._logins.check(gate, authorization)
         else:
             gate.check(authorization)
 

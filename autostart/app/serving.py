@@ -1,6 +1,7 @@
 """The process: one lock, one loop, the listeners, signals, reload and an orderly end.
 
-At start what runs is adopted before the first request is taken. At the end answers in flight may
+At start every address is bound before anything is touched, and what runs is adopted before the
+first request is taken. At the end answers in flight may
 finish within drain_timeout, held requests are refused, services stay up.
 """
 
@@ -28,7 +29,7 @@ from autostart.lifecycle import StopRequested
 from autostart.runtimes.base import Runtime
 from autostart.runtimes.docker import DockerRuntime
 from autostart.runtimes.process import ProcessRuntime
-from autostart.supervisor import Supervisor, SystemClock
+from autostart.supervisor import Orders, Supervisor, SystemClock
 from autostart.telemetry import History, Metrics
 
 log = structlog.get_logger("autostart")
@@ -108,6 +109,7 @@ class Daemon:
             clock=self._clock,
             set_alarm=self._alarm.set,
             usual_start_seconds=self._history.usual_start_seconds(),
+            orders=Orders(folder),
         )
         self._metrics = Metrics(self._supervisor.snapshot, self._clock)
         self._supervisor.observers += [self._history.record, self._metrics.record]
@@ -123,9 +125,12 @@ class Daemon:
             loop.add_signal_handler(ending, self._ended.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         try:
+            doors, admin_door = self._bind()
             self._alarm.start(self._supervisor.look)
             await self._supervisor.adopt()
-            await self._listen()
+            for door, handler in doors:
+                await self._serve_on(door, handler)
+            await self._serve_admin(admin_door)
             log.info(
                 "serving",
                 proxy=str(self._map.proxy.listen),
@@ -165,17 +170,19 @@ class Daemon:
     def _runtime_of(self, service: ServiceConfig) -> Runtime:
         return runtime_for(service, self._runtimes)
 
-    async def _listen(self) -> None:
+    def _bind(self) -> tuple[list[tuple[socket.socket, Handler]], socket.socket]:
+        """Take every address, and accept nobody yet: who connects waits in the backlog."""
         sockets = handed_over(os.environ)
         if not sockets:
             sockets = [listen(self._map.proxy.listen, "proxy.listen")]
-        for sock in sockets:
-            await self._serve_on(sock, self._gateway.handle)
+        doors: list[tuple[socket.socket, Handler]] = [
+            (sock, self._gateway.handle) for sock in sockets
+        ]
         for host, service in self._map.services.items():
             if service.listen is not None:
                 door = listen(service.listen, f"services.{host}.listen")
-                await self._serve_on(door, self._gateway.door(host))
-        await self._serve_admin(listen(self._map.admin.listen, "admin.listen"))
+                doors.append((door, self._gateway.door(host)))
+        return doors, listen(self._map.admin.listen, "admin.listen")
 
     async def _serve_on(self, sock: socket.socket, handler: Handler) -> None:
         server = proxy.ProxyServer(handler)
@@ -218,6 +225,7 @@ class Daemon:
             await self._admin.cleanup()
         self._alarm.close()
         await self._supervisor.close()
+        self._gateway.close()
         self._history.close()
         for runtime in self._runtimes:
             await runtime.close()

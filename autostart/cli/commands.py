@@ -185,7 +185,7 @@ def start(location: Location, host: str, timeout_seconds: float | None) -> None:
 @click.option(
     "--hold",
     is_flag=True,
-    help="Keep it stopped until autostart start, or a restart of autostart serve.",
+    help="Keep it stopped until autostart start, also over a restart of autostart serve.",
 )
 @TIMEOUT
 def stop(

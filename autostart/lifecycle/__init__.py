@@ -41,6 +41,7 @@ from autostart.lifecycle.events import (
     Stopped,
     StopRequested,
 )
+from autostart.lifecycle.operator import held_by_operator
 from autostart.lifecycle.service import (
     Endpoint,
     Lease,
@@ -96,5 +97,6 @@ __all__ = [
     "Stopped",
     "Then",
     "Waited",
+    "held_by_operator",
     "transition",
 ]

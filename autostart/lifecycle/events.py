@@ -48,12 +48,17 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class StartDue:
-    """It is wanted up (warm window, idle: never, kept), or its exclusive place is free."""
+    """It is wanted up (warm window, idle: never, kept), or its exclusive place is free.
+
+    Or still its own: nobody waits for it any more, or can have it in time.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class StopDue:
-    """It is idle for long enough, in the way of another, or no longer declared."""
+    """It is idle for long enough, in the way of another (idle: evicted; in use for long enough:
+    yielded, it drains), or no longer declared.
+    """
 
     cause: StopCause
 
@@ -70,7 +75,9 @@ class RetryDue:
 
 @dataclass(frozen=True, slots=True)
 class HoldDue:
-    """A held request has waited for as long as it may."""
+    """A held request has waited for as long as it may; `behind` names who has its place."""
+
+    behind: str = ""
 
 
 # Completions of commands.

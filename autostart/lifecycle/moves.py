@@ -23,6 +23,7 @@ from autostart.lifecycle.service import (
     State,
     StopCause,
     Then,
+    Waited,
     back_off_seconds,
 )
 
@@ -110,6 +111,7 @@ def become_ready(service: Service, now: float) -> Outcome:
         retry_at=0.0,
         stop_failures=0,
         stop_again_at=0.0,
+        yielded_at=None,
         busy_asked_at=None,
         busy_again_at=None,
         busy_silent_since=None,
@@ -171,6 +173,34 @@ def drain(service: Service, now: float) -> Outcome:
         service, state=State.STOPPING, phase=Phase.DRAINING, since=now, busy_again_at=None
     )
     return proceed_drain(service, now)
+
+
+def make_room(service: Service, now: float) -> Outcome:
+    """Drain for another of its exclusive name; who comes meanwhile waits for its next turn."""
+    # A proven run stays proven, should the drain be taken back.
+    answers = service.answers + service.is_proven(now)
+    return drain(replace(service, then=Then.REST, yielded_at=now, answers=answers), now)
+
+
+def take_back(service: Service, now: float) -> Outcome:
+    """End a drain that helps nobody: be ready as before, and grant everything that waits."""
+    grants = tuple(
+        Grant(lease.id, _endpoint(service), Waited(now - lease.requested_at, start=0.0, ready=0.0))
+        for lease in service.waiting.values()
+    )
+    service = replace(
+        service,
+        state=State.READY,
+        phase=None,
+        since=now,
+        leases={**service.leases, **service.waiting},
+        waiting={},
+        then=Then.REST,
+        # What it was asked before says nothing about after.
+        busy_asked_at=None,
+        busy_silent_since=None if grants else service.busy_silent_since,
+    )
+    return service, grants
 
 
 def proceed_drain(service: Service, now: float) -> Outcome:

@@ -73,6 +73,11 @@ def command(service: Service, event: OperatorEvent, now: float) -> Outcome:
             return _accept(ticket, _restart(service, force, now))
 
 
+def held_by_operator(host: str) -> Held:
+    """Return what closes a service that its operator holds stopped."""
+    return _held(f"{host} is held stopped by its operator")
+
+
 def _accept(ticket: int, outcome: Outcome) -> Outcome:
     service, commands = outcome
     return service, (Accept(ticket), *commands)
@@ -115,9 +120,9 @@ def _stop(service: Service, event: StopRequested, now: float) -> Outcome:
         return service, (Refuse(event.ticket, _leased(service, in_use)),)
     commands: tuple[Command, ...] = (Accept(event.ticket),)
     if event.hold and not service.is_barred:
-        held = _held(f"{service.config.host} is held stopped by its operator")
-        service = replace(service, closed_by=held)
-    service, moved = _take_down(replace(service, kept_until=0.0), event, now)
+        service = replace(service, closed_by=held_by_operator(service.config.host))
+    service = replace(service, kept_until=0.0, yielded_at=None)
+    service, moved = _take_down(service, event, now)
     return service, commands + moved
 
 
@@ -173,7 +178,7 @@ def _leased(service: Service, in_use: list[Lease]) -> ServiceLeased:
 
 
 def _restart(service: Service, force: bool, now: float) -> Outcome:
-    service = replace(service, closed_by=None)
+    service = replace(service, closed_by=None, yielded_at=None)
     match service.state:
         case State.STOPPED | State.FAILED:
             return moves.begin_start(service, now, then=Then.START)

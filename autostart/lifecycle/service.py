@@ -21,6 +21,9 @@ BACK_OFF_MAX_SECONDS = 300.0
 PROVEN_AFTER_SECONDS = 10.0
 # For so long a run that has served nobody yet is not evicted; waiting pages ask every few seconds.
 UNUSED_SECONDS = 10.0
+# Nor one that was used a moment ago: of two clients that send one request after another to two
+# services that share a place, each request would cost a start.
+USED_SECONDS = 1.0
 # busy is asked again after min(idle, this); silence counts as busy for BUSY_SILENCE_MAX_SECONDS.
 BUSY_AGAIN_SECONDS = 30.0
 BUSY_SILENCE_MAX_SECONDS = 300.0
@@ -51,7 +54,7 @@ class Phase(StrEnum):
     CLEANING = "cleaning"  # STOPPING: after a failed start, on the way to FAILED
 
 
-StopCause = Literal["idle", "evicted", "removed"]
+StopCause = Literal["idle", "evicted", "yielded", "removed"]
 
 
 class Then(StrEnum):
@@ -131,6 +134,9 @@ class Service:
     closed_by: Refusal | None = None
     kept_until: float = 0.0
     then: Then = Then.REST
+    # When it last began to drain for another of its exclusive name; None since then: for nobody
+    # else. Such a drain can be taken back.
+    yielded_at: float | None = None
     busy_asked_at: float | None = None
     busy_again_at: float | None = None
     busy_silent_since: float | None = None
@@ -187,13 +193,33 @@ class Service:
         # A browser that got the waiting page comes back in a moment: were the service evicted
         # before, two that share a place and are asked for at once would never serve anybody.
         wanted_until = self.since + UNUSED_SECONDS if self.answers == 0 else 0.0
-        return max(self.kept_until, self._ask_again_at, wanted_until)
+        used_until = self.last_use + USED_SECONDS
+        return max(self.kept_until, self._ask_again_at, wanted_until, used_until)
+
+    def yieldable_at(self) -> float:
+        """Return from when it may be drained for another of its exclusive name; inf for never."""
+        if self.config.exclusive is None or isinstance(self.closed_by, ShuttingDown):
+            return math.inf
+        # After a drain in vain it is up for as long: an endless answer costs the requests beside it
+        # at most half of the time.
+        regained_at = 0.0 if self.yielded_at is None else 2 * self.since - self.yielded_at
+        return max(self.kept_until, self.stop_again_at, regained_at)
+
+    @property
+    def is_yielding(self) -> bool:
+        """Whether it drains for another of its exclusive name, and for nothing else."""
+        return self.phase is Phase.DRAINING and self.yielded_at is not None
 
     def is_stop_due(self, cause: StopCause | None, now: float) -> bool:
         """Whether it may be stopped for this cause by now; None is no cause to stop it."""
         if cause is None:
             return False
-        return now >= (self.evictable_at() if cause == "evicted" else self.idle_due())
+        match cause:
+            case "evicted":
+                return now >= self.evictable_at()
+            case "yielded":
+                return now >= self.yieldable_at()
+        return now >= self.idle_due()
 
     def has_ended(self, endpoint: Endpoint | None) -> bool:
         """Whether the end of this run was reported already: two reports may cross."""

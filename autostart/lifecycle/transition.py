@@ -41,6 +41,7 @@ from autostart.lifecycle.service import (
     Phase,
     Service,
     State,
+    StopCause,
     Then,
     changed,
 )
@@ -145,6 +146,11 @@ def _lease_while_stopping(service: Service, lease: Lease, now: float) -> Outcome
         return _refuse(service, lease, service.closed_by)
     if not lease.may_wait:
         service = replace(service, then=Then.START)
+    elif service.is_yielding and len(service.waiting) >= service.config.max_waiting:
+        # Nobody is refused for another's sake while the run is there.
+        service, grants = moves.take_back(service, now)
+        service, granted = _grant(service, lease)
+        return service, grants + granted
     return _hold_or_refuse(service, lease, now)
 
 
@@ -218,12 +224,10 @@ def _due(
             return (service, commands) if commands else moves.leave_queue(service, now)
         case StartDue(), State.STARTING if service.phase is Phase.QUEUED:
             return moves.leave_queue(service, now)
-        case StopDue(cause), State.READY if not service.leases and service.busy_asked_at is None:
-            if not service.is_stop_due(cause, now):
-                return service, ()
-            if service.config.busy is not None:
-                return moves.ask_busy(service, now, cause)
-            return moves.begin_stop(service, now)
+        case StartDue(), State.STOPPING if service.is_yielding:
+            return moves.take_back(service, now)
+        case StopDue(cause), State.READY if service.is_stop_due(cause, now):
+            return _stop_due(service, cause, now)
         case BusyDue(), State.READY if _may_ask(service, now):
             if service.config.busy is None:  # the map was read again
                 return replace(service, busy_again_at=None), ()
@@ -232,9 +236,19 @@ def _due(
             return moves.proceed_drain(service, now)
         case RetryDue(), State.FAILED if now >= service.retry_at:
             return moves.rest(service, now), ()
-        case HoldDue(), _:
-            return _refuse_overdue(service, now)
+        case HoldDue(behind), _:
+            return _refuse_overdue(service, behind, now)
     return service, ()
+
+
+def _stop_due(service: Service, cause: StopCause, now: float) -> Outcome:
+    if cause == "yielded":
+        return moves.make_room(service, now)
+    if service.leases or service.busy_asked_at is not None:
+        return service, ()
+    if service.config.busy is not None:
+        return moves.ask_busy(service, now, cause)
+    return moves.begin_stop(service, now)
 
 
 def _may_ask(service: Service, now: float) -> bool:
@@ -246,14 +260,15 @@ def _may_ask(service: Service, now: float) -> bool:
     )
 
 
-def _refuse_overdue(service: Service, now: float) -> Outcome:
+def _refuse_overdue(service: Service, behind: str, now: float) -> Outcome:
     overdue = [lease for lease in service.waiting.values() if lease.deadline <= now]
     if not overdue:
         return service, ()
     text = (
         f"{service.config.host} was not ready within {service.config.hold_timeout_seconds:g} s"
-        f" ({service.phase})"
+        f" ({service.phase}"
     )
+    text += f" behind {behind}, exclusive: {service.config.exclusive})" if behind else ")"
     error = errors.StartTimeout(text)
     remaining = service.start_remaining_seconds(now)
     kept = {key: lease for key, lease in service.waiting.items() if lease.deadline > now}

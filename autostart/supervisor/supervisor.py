@@ -26,6 +26,7 @@ from autostart.lifecycle import Endpoint, Event, Lease, Service, State, Waited
 from autostart.runtimes.base import Runtime
 from autostart.supervisor.clock import Clock
 from autostart.supervisor.execution import Execution, Probe
+from autostart.supervisor.orders import Orders
 from autostart.telemetry import Transition
 
 log = structlog.get_logger("autostart")
@@ -61,13 +62,23 @@ class Supervisor:
         clock: Clock,
         set_alarm: Callable[[float], None],
         usual_start_seconds: Mapping[str, float] | None = None,
+        orders: Orders | None = None,
     ) -> None:
         learned = usual_start_seconds or {}
-        now = clock.now().monotonic
+        now = clock.now()
+        self._orders = orders or Orders(None)
         self._fleet = {
-            config.host: Service(config, since=now, usual_start_seconds=learned.get(config.host))
+            config.host: self._orders.restore(
+                Service(
+                    config,
+                    since=now.monotonic,
+                    usual_start_seconds=learned.get(config.host),
+                ),
+                now,
+            )
             for config in services
         }
+        self._orders.forget_all_but(self._fleet)
         self._runtime_of = runtime_of
         self._runtimes = runtimes
         self._clock = clock
@@ -217,6 +228,8 @@ class Supervisor:
         now = self._clock.now()
         after, commands = lifecycle.transition(before, event, now.monotonic)
         self._fleet[host] = after
+        if after.closed_by is not before.closed_by or after.kept_until != before.kept_until:
+            self._orders.record(after, now)
         if before.is_running and not after.is_running:
             self._forget_run(host)
         for command in commands:

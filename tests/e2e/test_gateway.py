@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64encode
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,36 @@ async def test_wrong_credentials_wake_nothing(
         assert "key" not in daemon.log_path.read_text().replace("keys_env", "")
     finally:
         daemon.clean_up()
+
+
+async def test_guessed_passwords_keep_no_right_login_waiting(
+    tmp_path: Path, client: aiohttp.ClientSession
+) -> None:
+    """Under 60 guesses at once a known login is served at once, a new one when it comes again."""
+    file = tmp_path / "htpasswd"
+    # Made with python's bcrypt, 12 rounds, password "pw": 0.2 s of a core each time.
+    known = "$2b$12$xd7OFDL1Nk/HFAe2Iteyk.21wh7YnxqenEXVXp0EudbQ.OBMn02C."
+    file.write_text(f"ada:{known}\nbob:{known}\n")
+
+    async def log_in(user: str, password: str) -> Answer:
+        login = b64encode(f"{user}:{password}".encode()).decode()
+        return await ask(client, daemon, Authorization=f"Basic {login}")
+
+    async with running(tmp_path, {HOST: plain(access={"basic_file": str(file)})}) as daemon:
+        assert (200, None) == await log_in("bob", "pw")
+        guesses = [asyncio.create_task(log_in("ada", f"guess {n}")) for n in range(60)]
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        assert (200, None) == await log_in("bob", "pw")
+        known_waited = time.monotonic() - began
+        while (new := await log_in("ada", "pw")) == (503, "queue-full"):
+            await asyncio.sleep(0.1)
+        new_waited = time.monotonic() - began
+
+        assert (200, None) == new
+        assert known_waited < 0.5
+        assert new_waited < 3
+        assert {(401, "unauthorized"), (503, "queue-full")} == {*await asyncio.gather(*guesses)}
 
 
 async def test_a_preflight_is_answered_while_asleep(
@@ -168,6 +200,49 @@ async def test_one_of_an_exclusive_name_runs_at_a_time(
         assert waited > 1.5
         assert (200, None) == await long
         assert "stopped" == (await daemon.states())["other.localhost"]["state"]
+
+
+async def test_two_of_an_exclusive_name_that_are_used_constantly_take_turns(
+    tmp_path: Path, client: aiohttp.ClientSession
+) -> None:
+    """Answers that overlap on both for 20 s: none is refused, and each was started repeatedly."""
+    hosts = (HOST, "other.localhost")
+    services = {host: plain(exclusive="gpu0", hold_timeout="8s") for host in hosts}
+    async with running(tmp_path, services) as daemon:
+        asking = []
+        for _ in range(50):
+            asking += [
+                asyncio.create_task(ask(client, daemon, "/slow?seconds=1", host=host))
+                for host in hosts
+            ]
+            await asyncio.sleep(0.4)
+        answers = Counter(await asyncio.gather(*asking))
+        starts = [daemon.starts(host) for host in hosts]
+
+        assert Counter({(200, None): 100}) == answers
+        assert min(starts) >= 2, starts
+        assert max(starts) <= 5, starts
+
+
+async def test_who_waits_in_vain_for_an_exclusive_place_hears_why(
+    tmp_path: Path, client: aiohttp.ClientSession
+) -> None:
+    """A long answer is not cut for another: that one's client hears who is in the way."""
+    services = {
+        host: plain(exclusive="gpu0", hold_timeout="2s") for host in (HOST, "other.localhost")
+    }
+    async with running(tmp_path, services) as daemon:
+        long = asyncio.create_task(ask(client, daemon, "/slow?seconds=5"))
+        await daemon.wait_for_state("ready")
+        await asyncio.sleep(0.1)
+        async with client.get(daemon.url, headers={"Host": "other.localhost"}) as response:
+            text = await response.text()
+
+        assert (504, "start-timeout") == (response.status, response.headers["Autostart-Error"])
+        assert HOST in text
+        assert (200, None) == await ask(client, daemon)
+        assert (200, None) == await long
+        assert 1 == daemon.starts()
 
 
 async def test_a_service_that_never_idles_is_started_and_restarted(

@@ -20,7 +20,7 @@ from autostart.config import ServiceConfig
 from autostart.lifecycle import Endpoint, Event, Service
 from autostart.runtimes.base import Runtime
 from autostart.schedule import Now
-from autostart.supervisor import Granted, Supervisor
+from autostart.supervisor import Granted, Orders, Supervisor
 from tests.fakes.runtime import FakeRuntime
 from tests.unit.virtual_time import STARTED_AT
 
@@ -162,13 +162,16 @@ class Stage:
         *services: ServiceConfig,
         runtime: FakeRuntime | None = None,
         other_runtime: FakeRuntime | None = None,
+        orders: Orders | None = None,
+        clock: StageClock | None = None,
     ) -> None:
         self.services = services or (WHISPER,)
         self.runtime = runtime or FakeRuntime()
         self.other_runtime = other_runtime  # of services with `compose`
         self.machine = self.runtime.machine
         self.probe = StageProbe()
-        self.clock = StageClock()
+        self.clock = clock or StageClock()
+        self.orders = orders
         self.alarm = StageAlarm()
         self.supervisor = self.make_supervisor()
 
@@ -183,6 +186,7 @@ class Stage:
             probe=self.probe,
             clock=self.clock,
             set_alarm=self.alarm.set,
+            orders=self.orders,
         )
         self.alarm.ring = supervisor.look
         return supervisor

@@ -156,6 +156,7 @@ def repeat(world: World, service: Service) -> None:
         BusyDue(),
         StopDue("idle"),
         StopDue("evicted"),
+        StopDue("yielded"),
         StopDue("removed"),
     )
     world.deliver(service.config.host, random.choice(odd))

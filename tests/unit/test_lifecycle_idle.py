@@ -89,21 +89,22 @@ def test_idle_date_is_computed_from_the_last_use(changes: dict[str, object], due
 @pytest.mark.parametrize(
     ("changes", "at"),
     [
-        ({}, NOW - 90.0),
-        ({"answers": 1}, 0.0),
+        ({}, NOW - 59.0),
+        ({"answers": 1}, NOW - 59.0),
+        ({"answers": 1, "last_use": NOW - 0.5}, NOW + 0.5),
         ({"since": NOW - 1.0}, NOW + 9.0),
-        ({"since": NOW - 1.0, "answers": 1}, 0.0),
-        ({"config": NEVER, "answers": 1}, 0.0),
+        ({"since": NOW - 1.0, "answers": 1}, NOW - 59.0),
+        ({"config": NEVER, "answers": 1}, NOW - 59.0),
         ({"kept_until": NOW + 7200.0}, NOW + 7200.0),
         ({"stop_again_at": NOW + 5.0}, NOW + 5.0),
         ({"busy_again_at": NOW + 30.0}, NOW + 30.0),
         ({"closed_by": LEAVING}, math.inf),
-        ({"closed_by": REMOVED, "answers": 1}, 0.0),
+        ({"closed_by": REMOVED, "answers": 1}, NOW - 59.0),
     ],
 )
 def test_evicting_spares_what_is_kept_busy_or_unused(changes: dict[str, object], at: float) -> None:
     """To make room an idle service is stopped before its date; not what is kept, or busy, or just
-    ready for a client that has yet to come back.
+    ready for a client that has yet to come back, or used within the last second.
     """
     assert at == service(READY, **changes).evictable_at()
 

@@ -208,33 +208,49 @@ A, B, C = "a.example.com", "b.example.com", "c.example.com"
         ),
         ([named(A, FAILED), named(B, QUEUED, waiting={})], due((B, StartDue()), (A, RetryDue())),
          math.inf),
-        # Taken by one that is idle: evicted.
+        # Taken by one that is idle: evicted, a second after its last use.
         (
-            [named(A, READY, last_use=NOW), named(B, QUEUED, waiting={})],
+            [named(A, READY, last_use=NOW - 1.0), named(B, QUEUED, since=NOW, waiting={})],
             due((A, StopDue("evicted"))),
-            NOW + 60.0,
+            NOW + 10.0,
         ),
         (
-            [named(A, READY, config=NEVER), named(B, QUEUED, waiting={})],
+            [named(A, READY, last_use=NOW), named(B, QUEUED, since=NOW, waiting={})],
+            (),
+            NOW + 1.0,
+        ),
+        (
+            [named(A, READY, config=NEVER), named(B, QUEUED, since=NOW, waiting={})],
             due((A, StopDue("evicted"))),
-            math.inf,
+            NOW + 10.0,
         ),
         (
             [
-                named(A, READY, last_use=NOW),
-                named(B, READY, last_use=NOW),
-                named(C, QUEUED, waiting={}),
+                named(A, READY, last_use=NOW - 1.0),
+                named(B, READY, last_use=NOW - 1.0),
+                named(C, QUEUED, since=NOW, waiting={}),
             ],
             due((A, StopDue("evicted")), (B, StopDue("evicted"))),
-            NOW + 60.0,
+            NOW + 10.0,
         ),
-        # Taken by one that is not: waited for.
-        ([named(A, READY, leases=leased(1)), named(B, QUEUED, waiting={})], (), math.inf),
-        ([named(A, READY, busy_asked_at=NOW), named(B, QUEUED, waiting={})], (), math.inf),
+        # Taken by one that is not: waited for, until its turn is over.
         (
-            [named(A, READY, last_use=NOW, busy_again_at=NOW + 30.0), named(B, QUEUED, waiting={})],
+            [named(A, READY, leases=leased(1)), named(B, QUEUED, since=NOW, waiting={})],
             (),
-            NOW + 30.0,
+            NOW + 10.0,
+        ),
+        (
+            [named(A, READY, busy_asked_at=NOW), named(B, QUEUED, since=NOW, waiting={})],
+            (),
+            NOW + 10.0,
+        ),
+        (
+            [
+                named(A, READY, last_use=NOW, busy_again_at=NOW + 9.0),
+                named(B, QUEUED, since=NOW, waiting={}),
+            ],
+            (),
+            NOW + 9.0,
         ),
         (
             [named(A, READY, last_use=NOW, kept_until=NOW + HOUR), named(B, QUEUED, waiting={})],
@@ -282,6 +298,105 @@ def test_one_place_is_shared(
 ) -> None:
     """Oldest wish first; who is idle is evicted, who is leased, busy or kept is waited for."""
     assert Plan(decisions, look_again_at) == planned(*fleet)
+
+
+USED = {"leases": leased(1), "last_use": NOW}
+PATIENT = replace(CONFIG, hold_timeout_seconds=600.0)
+
+
+@pytest.mark.parametrize(
+    ("running", "queued", "at"),
+    [
+        # Half of the hold_timeout of 20 s after both: the wish, and being ready.
+        ({"since": NOW - HOUR}, {"since": NOW - 4.0}, NOW + 6.0),
+        ({"since": NOW - 3.0}, {"since": NOW - 100.0}, NOW + 7.0),
+        # Never more than FAIR_SHARE_SECONDS_MAX.
+        ({"since": NOW - HOUR}, {"since": NOW - 4.0, "config": PATIENT}, NOW + 6.0),
+        # It was drained in vain for 30 s: it gets 30 s.
+        (
+            {"since": NOW - 12.0, "yielded_at": NOW - 42.0},
+            {"since": NOW - 100.0},
+            NOW + 18.0,
+        ),
+        ({"since": NOW - HOUR, "kept_until": NOW + 50.0}, {}, NOW + 50.0),
+        ({"since": NOW - HOUR, "stop_again_at": NOW + 5.0}, {}, NOW + 5.0),
+    ],
+)
+def test_turn_of_a_service_in_use_ends(
+    running: dict[str, Any], queued: dict[str, Any], at: float
+) -> None:
+    """Who waits has its turn after a fair share of time, in which the other was up for as long."""
+    first = named(A, READY, **(USED | running))
+    second = named(B, QUEUED, **({"waiting": {}} | queued))
+    fleet = {A: first, B: second}
+
+    assert Plan((), at) == planned(first, second)
+    assert due((A, StopDue("yielded"))) == plan(fleet, Now(at, WALL)).decisions
+
+
+def test_turn_ends_for_the_first_of_several_to_have_waited_long_enough() -> None:
+    """One that has little patience does not wait for the share of one that has much."""
+    hasty = replace(CONFIG, hold_timeout_seconds=4.0)
+    fleet = [
+        named(A, READY, **USED),
+        named(B, QUEUED, since=NOW - 1.0, waiting={}),
+        named(C, QUEUED, since=NOW, waiting={}, config=hasty),
+    ]
+
+    assert Plan((), NOW + 2.0) == planned(*fleet)
+
+
+@pytest.mark.parametrize(
+    ("changes", "others", "decisions", "look_again_at"),
+    [
+        ({}, [named(B, QUEUED, waiting={})], (), math.inf),
+        ({}, [], due((A, StartDue())), math.inf),
+        ({}, [named(B, STOPPED)], due((A, StartDue())), math.inf),
+        ({"exclusive": None}, [named(B, QUEUED, waiting={})], due((A, StartDue()), (B, StartDue())),
+         math.inf),
+        (
+            {"waiting": waiting(9, deadline=NOW + 5.0)},
+            [named(B, QUEUED, waiting={})],
+            (),
+            NOW + 5.0,
+        ),
+        (
+            {"waiting": waiting(9)},
+            [named(B, QUEUED, waiting={})],
+            due((A, StartDue()), (A, HoldDue())),
+            math.inf,
+        ),
+    ],
+    ids=["waited for", "alone", "nobody waits", "no name now", "patient", "out of patience"],
+)  # fmt: skip
+def test_drain_that_helps_nobody_is_taken_back(
+    changes: dict[str, Any],
+    others: list[Service],
+    decisions: tuple[tuple[str, Event], ...],
+    look_again_at: float,
+) -> None:
+    """When nobody waits for its place any more, and before its own clients would be refused."""
+    draining = named(A, DRAINING, **({"yielded_at": NOW - 5.0} | changes))
+
+    assert Plan(decisions, look_again_at) == planned(draining, *others)
+
+
+def test_drain_for_an_operator_is_not_taken_back() -> None:
+    """He said so; who waits has its deadline."""
+    draining = named(A, DRAINING, waiting=waiting(9))
+
+    assert due((A, HoldDue())) == planned(draining).decisions
+
+
+def test_refusal_names_who_is_in_the_way() -> None:
+    """Who waited in vain for an exclusive place hears who had it."""
+    fleet = [
+        named(A, READY, **USED, kept_until=NOW + HOUR),
+        named(B, QUEUED),
+        named(C, QUEUED, exclusive="gpu1", waiting={}),
+    ]
+
+    assert due((C, StartDue()), (B, HoldDue(A))) == planned(*fleet).decisions
 
 
 def test_place_that_is_free_at_the_end_of_patience_is_given() -> None:
@@ -530,6 +645,7 @@ def random_service(random: Random, host: str) -> Service:
         kept_until=random.choice((0.0, *near)),
         retry_at=random.choice((0.0, *near)),
         stop_again_at=random.choice((0.0, *near)),
+        yielded_at=random.choice((None, NOW - 50.0, NOW)),
         busy_again_at=random.choice((None, *near)),
         busy_asked_at=random.choice((None, None, NOW)),
         closed_by=random.choice((None, None, None, REMOVED, LEAVING, HELD)),

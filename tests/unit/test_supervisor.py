@@ -479,13 +479,13 @@ THIRD = changed(host="third.example.com", exclusive=GPU, hold_timeout_seconds=10
 
 @on_virtual_time
 async def test_idle_service_makes_room() -> None:
-    """A request for another of its exclusive name stops it at once, then starts the other."""
+    """A request for another of its exclusive name stops it a second after its last use."""
     async with Stage(FIRST, SECOND) as stage:
         await stage.ready(FIRST.host)
         began = now()
         await stage.ready(SECOND.host)
 
-        assert began + 0.01 > now()
+        assert began + 1.01 > now()
         assert [
             ("start", FIRST.host),
             ("stop", FIRST.host),
@@ -501,7 +501,7 @@ async def test_service_in_use_is_waited_for() -> None:
         await using.is_granted()
         wanting = stage.request(SECOND.host)
         await asyncio.sleep(50.0)
-        assert ("ready", "queued") == (stage.place(FIRST.host), stage.place(SECOND.host))
+        assert ("draining", "queued") == (stage.place(FIRST.host), stage.place(SECOND.host))
         await using.finish()
         await wanting.is_granted()
         await wanting.finish()
@@ -535,7 +535,7 @@ async def test_request_for_who_is_being_evicted_is_not_held_for_ever() -> None:
         await stage.ready(FIRST.host)
         stage.runtime.hold("stop")
         second = stage.request(SECOND.host)
-        await settle()
+        await asyncio.sleep(1.0)
         first = stage.request(FIRST.host)
         await settle()
         stage.runtime.let_go("stop")
@@ -543,7 +543,7 @@ async def test_request_for_who_is_being_evicted_is_not_held_for_ever() -> None:
         refusal = await first.refusal()
 
         assert isinstance(refusal, errors.StartTimeout)
-        assert STARTED_AT + 101.0 > now()
+        assert STARTED_AT + 102.0 > now()
         await second.finish()
 
 
@@ -578,6 +578,101 @@ async def test_kept_service_gives_its_place_up_when_the_keep_ends() -> None:
         await wanting.finish()
 
         assert pytest.approx(STARTED_AT + 50.0, abs=0.1) == now()
+
+
+async def use_constantly(stage: Stage, host: str, seconds: float, *, answer: float = 2.0) -> int:
+    """Ask twice a second, each answer lasting longer than that; return how many were served."""
+    served, asking = 0, []
+
+    async def ask() -> None:
+        nonlocal served
+        client = stage.request(host)
+        await client.is_granted()
+        await asyncio.sleep(answer)
+        await client.finish()
+        served += 1
+
+    until = now() + seconds
+    while now() < until:
+        asking.append(asyncio.get_running_loop().create_task(ask()))
+        await asyncio.sleep(0.5)
+    await asyncio.gather(*asking)
+    return served
+
+
+@on_virtual_time
+async def test_two_that_are_used_constantly_take_turns() -> None:
+    """Under constant, overlapping use of both every request is served, and no turn is short."""
+    async with Stage(FIRST, SECOND) as stage:
+        stage.probe.ready_after_seconds = 3.0
+        seen: list[tuple[str, float]] = []
+        stage.supervisor.observers.append(
+            lambda change: seen.append((change.target, change.at.monotonic))
+        )
+        served = await asyncio.gather(
+            *(use_constantly(stage, c.host, 300.0) for c in (FIRST, SECOND))
+        )
+        ups = [at for target, at in seen if target == "ready"]
+        downs = [at for target, at in seen if target == "draining"]
+
+        assert [600, 600] == served
+        assert 18 <= len(ups) <= 24
+        assert all(down - up >= 10.0 for up, down in zip(ups, downs, strict=False))
+        assert abs(stage.calls("start", FIRST.host) - stage.calls("start", SECOND.host)) <= 1
+
+
+@on_virtual_time
+async def test_one_request_after_another_is_not_one_start_after_another() -> None:
+    """Two clients that ask again at once do not cost a start each time."""
+    async with Stage(FIRST, SECOND) as stage:
+        stage.probe.ready_after_seconds = 3.0
+
+        async def ask_again_and_again(host: str) -> None:
+            until = now() + 120.0
+            while now() < until:
+                client = stage.request(host)
+                await client.is_granted()
+                await asyncio.sleep(0.1)
+                await client.finish()
+                await asyncio.sleep(0.05)
+
+        await asyncio.gather(*(ask_again_and_again(c.host) for c in (FIRST, SECOND)))
+
+        assert stage.calls("start", FIRST.host) + stage.calls("start", SECOND.host) <= 12
+
+
+@on_virtual_time
+async def test_answer_of_an_hour_is_not_cut_and_costs_its_own_service_little() -> None:
+    """Who waits behind it is refused by name; the others of the busy one are all served."""
+    async with Stage(FIRST, SECOND) as stage:
+        hour = stage.request(FIRST.host)
+        run = await hour.is_granted()
+        others = asyncio.get_running_loop().create_task(use_constantly(stage, FIRST.host, 600.0))
+        await asyncio.sleep(1.0)
+        waited = stage.request(SECOND.host)
+        refusal = await waited.refusal()
+        served = await others
+        await asyncio.sleep(3000.0)
+
+        assert isinstance(refusal, errors.StartTimeout)
+        assert f"behind {FIRST.host}" in refusal.message
+        assert 1200 == served
+        assert run == stage.service(FIRST.host).endpoint
+        await hour.finish()
+
+
+@on_virtual_time
+async def test_one_that_is_merely_wanted_costs_nobody_his_answer() -> None:
+    """A start that an operator asked for waits behind an endless answer; others are served."""
+    async with Stage(FIRST, SECOND) as stage:
+        endless = stage.request(FIRST.host)
+        await endless.is_granted()
+        await stage.ask(StartRequested, host=SECOND.host)
+
+        assert 1200 == await use_constantly(stage, FIRST.host, 600.0)
+        await endless.finish()
+        await asyncio.sleep(5.0)
+        assert "ready" == stage.place(SECOND.host)
 
 
 # The inbox.
