@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -25,11 +26,17 @@ PLAIN_SERVICE = ROOT / "tests/plain_service.py"
 HOST = "plain.localhost"
 
 
+# Below the ports that the kernel gives to outgoing connections: nobody else takes one meanwhile.
+_ports = iter(random.sample(range(15_000, 32_000), 17_000))
+
+
 def free_port() -> int:
-    """Return a loopback port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that nobody has now, and that is never returned again."""
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("every port was given away")
 
 
 def plain(*options: str, **keys: Any) -> dict[str, Any]:

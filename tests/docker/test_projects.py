@@ -206,7 +206,13 @@ async def test_dependencies_start_first_and_stop_last(
             "unhealthy",
         ),
         ({}, "has no healthcheck"),
-        ({"entrypoint": ["python3", "-c", "raise SystemExit(3)"]}, "exit code 3"),
+        (
+            {
+                "entrypoint": ["python3", "-c", "raise SystemExit(3)"],
+                "healthcheck": {"test": ["CMD", "true"], "interval": "1m"},
+            },
+            "exit code 3",
+        ),
     ],
 )
 async def test_a_dependency_that_fails_is_named(
