@@ -157,7 +157,7 @@ class Preparing(Refusal):
     """The service is being pulled, built or created."""
 
     code = "preparing"
-    hint = "autostart prepare HOST does it ahead; autostart logs HOST shows its progress"
+    hint = "autostart status shows its progress; autostart prepare HOST does it ahead"
 
 
 class Starting(Refusal):

@@ -72,14 +72,16 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One transition as it is kept: words and numbers, ready to be shown.
+    """What happened, as it is shown: words and numbers.
 
     `id` grows, also over restarts of autostart (it is wall time in milliseconds, pushed on where
-    two entries share one), so that a reader who saw an earlier one knows what it has missed.
+    two entries share one), so that a reader who saw an earlier one knows what it has missed. What
+    is not kept has none.
     """
 
-    id: int
+    id: int | None
     fields: Mapping[str, object]
+    kind: Literal["transition", "progress"] = "transition"
 
 
 class History:
@@ -90,7 +92,7 @@ class History:
 
     def __init__(self, state_folder: Path | None, *, entries_max: int = HISTORY_MAX) -> None:
         self._path = None if state_folder is None else state_folder / LEARNED_FILE
-        self._entries: deque[Entry] = deque(maxlen=entries_max)
+        self._entries: deque[tuple[int, Entry]] = deque(maxlen=entries_max)
         self._last_id = 0
         self._learned = {} if self._path is None else _read_learned(self._path)
         # One thread, so that a later write never overtakes an earlier one.
@@ -105,20 +107,28 @@ class History:
         """Keep a transition, and tell those who follow."""
         self._last_id = max(self._last_id + 1, int(transition.at.wall.timestamp() * 1000))
         entry = Entry(self._last_id, _fields(transition))
-        self._entries.append(entry)
-        for observer in list(self.observers):
-            observer(entry)
+        self._entries.append((self._last_id, entry))
+        self._tell(entry)
         usual = transition.after.usual_start_seconds
         if transition.after.state is State.READY and usual is not None:
             self._learn(transition.host, usual)
 
     def after(self, last_id: int) -> list[Entry]:
         """Return the kept entries that came after that id, oldest first."""
-        return [entry for entry in self._entries if entry.id > last_id]
+        return [entry for id_, entry in self._entries if id_ > last_id]
+
+    def pass_on(self, host: str, progress: str | None, at: Now) -> None:
+        """Tell those who follow how far a pull or build is, None once it ended; keep nothing."""
+        fields = {"at": at.wall.isoformat(timespec="milliseconds"), "service": host}
+        self._tell(Entry(None, {**fields, "progress": progress}, "progress"))
 
     def close(self) -> None:
         """Wait until what was learned is written."""
         self._writer.shutdown(wait=True)
+
+    def _tell(self, entry: Entry) -> None:
+        for observer in list(self.observers):
+            observer(entry)
 
     def _learn(self, host: str, seconds: float) -> None:
         if self._learned.get(host) == seconds:

@@ -10,6 +10,7 @@ from typing import Any
 from autostart import errors, schedule
 from autostart.errors import AutostartError, ConfigError
 from autostart.lifecycle import Lease, Service, State
+from autostart.runtimes.base import Device
 from autostart.schedule import Now
 
 _CLIENT_ERROR_MAX = 499
@@ -20,6 +21,7 @@ def service_answer(
     now: Now,
     *,
     runtime: str,
+    device: Device | None,
     progress: str | None,
     preparation: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def service_answer(
         if failed
         else None,
         "closed_by": service.closed_by.code if service.closed_by else None,
+        "device": None if device is None else {"kind": device.kind, "reason": device.reason},
         "progress": progress,
         "preparation": preparation,
     }

@@ -6,6 +6,7 @@ goes on, and is seen in `GET /api/services/{host}` or `GET /api/events`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,7 +24,7 @@ from autostart.admin.openapi import DOCUMENT
 from autostart.admin.preparations import Preparations
 from autostart.admin.streams import HEARTBEAT_SECONDS, Streams, send_events, send_logs
 from autostart.config import ServiceConfig
-from autostart.errors import AutostartError, BadCommand, UnknownService
+from autostart.errors import AutostartError, BadCommand, EngineUnreachable, UnknownService
 from autostart.lifecycle import Event, Service
 from autostart.runtimes.base import Runtime
 from autostart.telemetry import Clock, History, Metrics
@@ -32,6 +33,7 @@ log = structlog.get_logger("autostart")
 
 # Commands are a few words.
 BODY_BYTES_MAX = 64 * 1024
+USAGE_SECONDS = 5.0
 LOG_LINES = 100
 LOG_LINES_MAX = 10_000
 
@@ -43,9 +45,10 @@ autostart: the operator's listener
 GET  /api/services                   what every service does
 GET  /api/services/HOST              one of them
 GET  /api/services/HOST/logs         its output (?lines=100&follow=1)
+GET  /api/services/HOST/usage        its memory and processor time
 POST /api/services/HOST/start        also: stop, restart, keep, prepare
 POST /api/reload                     read the map again
-GET  /api/events                     transitions as they happen (server-sent events)
+GET  /api/events                     what happens, as it happens (server-sent events)
 GET  /metrics                        for Prometheus
 GET  /openapi.json                   all of it, for programs
 """
@@ -104,6 +107,7 @@ def make_admin(
     application.router.add_get("/api/services", api.services)
     application.router.add_get("/api/services/{host}", api.service)
     application.router.add_get("/api/services/{host}/logs", api.logs)
+    application.router.add_get("/api/services/{host}/usage", api.usage)
     application.router.add_post("/api/services/{host}/start", api.start)
     application.router.add_post("/api/services/{host}/stop", api.stop)
     application.router.add_post("/api/services/{host}/restart", api.restart)
@@ -213,6 +217,22 @@ class _Api:
                 request, self._runtime_of(declared), declared, lines, follow=follow
             )
 
+    async def usage(self, request: web.Request) -> web.Response:
+        host = self._named(request)
+        declared = self._fleet.snapshot()[host].config
+        try:
+            async with asyncio.timeout(USAGE_SECONDS):
+                used = await self._runtime_of(declared).usage(declared)
+        except TimeoutError as error:
+            text = f"what {host} uses was not told within {USAGE_SECONDS:g} s"
+            raise EngineUnreachable(text) from error
+        return web.json_response(
+            {
+                "memory_bytes": used and used.memory_bytes,
+                "cpu_seconds": used and round(used.cpu_seconds, 3),
+            }
+        )
+
     async def events(self, request: web.Request) -> web.StreamResponse:
         last_id = _last_id(request.headers.get("Last-Event-ID"))
         with self._streams.registered():
@@ -292,10 +312,12 @@ class _Api:
 
     def _answer(self, service: Service) -> dict[str, Any]:
         host = service.config.host
+        runtime = self._runtime_of(service.config)
         return service_answer(
             service,
             self._clock.now(),
-            runtime=self._runtime_of(service.config).name,
+            runtime=runtime.name,
+            device=runtime.device(service.config),
             progress=self._fleet.progress.get(host),
             preparation=self._preparations.answer(host),
         )

@@ -91,6 +91,10 @@ _SERVICE = _object(
         _string("held, shutting-down or unknown-host (removed from the map)."),
         "Why nobody may start it.",
     ),
+    device=_or_null(
+        _object(kind={"type": "string", "enum": ["cpu", "gpu"]}, reason=_string("For people.")),
+        "What the next start computes on; null where there is no choice, or nobody can say yet.",
+    ),
     progress=_or_null(_string("For people."), "The last line of a pull or build under way."),
     preparation=_or_null(
         _object(running={"type": "boolean"}, failure=_or_null(_ref("Failure"))),
@@ -107,6 +111,15 @@ _TRANSITION = _object(
     attempt=_integer("Which start this is."),
     seconds=_number("Since the state before began."),
     failure=_or_null(_ref("Failure"), "What failed with this transition."),
+)
+_PROGRESS = _object(
+    at=_string("ISO 8601, UTC."),
+    service=_string("The host."),
+    progress=_or_null(_string("For people."), "A line of a pull or build; null once it ended."),
+)
+_USAGE = _object(
+    memory_bytes=_or_null(_integer("Resident, without the page cache."), "Null while none runs."),
+    cpu_seconds=_or_null(_number("Since its start."), "Null while none runs."),
 )
 _ERROR = _object(
     error=_object(
@@ -164,8 +177,12 @@ def _query(name: str, schema: Schema) -> Schema:
 
 
 _EVENTS = _get(
-    "Transitions as they happen; a comment every 15 s.",
-    _answer("Events named transition.", _ref("Transition"), "text/event-stream"),
+    "What happens, as it happens; a comment every 15 s.",
+    _answer(
+        "Events named transition; events named progress, which have no id and are not kept.",
+        {"oneOf": [_ref("Transition"), _ref("Progress")]},
+        "text/event-stream",
+    ),
     {
         "name": "Last-Event-ID",
         "in": "header",
@@ -210,6 +227,9 @@ DOCUMENT: Schema = {
             _query("follow", _flag("Go on with new lines.")),
             no=(400, 404, 503),
         ),
+        "/api/services/{host}/usage": _get(
+            "What its run uses now.", _answer("Usage.", _ref("Usage")), _HOST, no=(404, 503)
+        ),
         "/api/services/{host}/start": _command(
             "Start it now; ends a hold and a back-off. Does not wait until it is ready."
         ),
@@ -240,6 +260,8 @@ DOCUMENT: Schema = {
             "Lease": _LEASE,
             "Failure": _FAILURE,
             "Transition": _TRANSITION,
+            "Progress": _PROGRESS,
+            "Usage": _USAGE,
             "Error": _ERROR,
         },
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},

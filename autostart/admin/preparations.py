@@ -50,6 +50,7 @@ class Preparations:
         try:
             await self._prepare(host)
         except AutostartError as error:
+            log.warning("prepare-failed", service=host, failure=error.message, detail=error.detail)
             self._failures[host] = error
         except Exception:  # nobody awaits this task: a bug has to be told here
             log.exception("bug", service=host)

@@ -1,4 +1,4 @@
-"""Answers without end: transitions as server-sent events, output as text.
+"""Answers without end: what happens as server-sent events, output as text.
 
 Served with handler_cancellation=True: a stream ends when its client leaves. At shutdown `Streams`
 ends those that are left. A client that does not read is dropped; it never slows the fleet down.
@@ -20,7 +20,7 @@ from autostart.runtimes.base import Runtime
 from autostart.telemetry import Entry, History
 
 HEARTBEAT_SECONDS = 15.0
-# A client that is this many transitions behind is not reading.
+# A client that is this many events behind is not reading.
 QUEUE_MAX = 256
 # How long one write may wait for a client that does not read.
 WRITE_SECONDS = 10.0
@@ -55,21 +55,21 @@ class Streams:
 
 
 class Follower:
-    """One client's queue of transitions; `is_late` once it could not keep up."""
+    """One client's queue of events; `is_late` once it could not keep up."""
 
     def __init__(self, queue_max: int = QUEUE_MAX) -> None:
         self._queue: asyncio.Queue[Entry] = asyncio.Queue(queue_max)
         self.is_late = False
 
     def take(self, entry: Entry) -> None:
-        """Take a transition, or give the client up; never waits."""
+        """Take an event, or give the client up; never waits."""
         try:
             self._queue.put_nowait(entry)
         except asyncio.QueueFull:
             self.is_late = True
 
     async def next(self, seconds: float) -> Entry | None:
-        """Return the next transition, None if there was none for so long."""
+        """Return the next event, None if there was none for so long."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._queue.get()
@@ -80,7 +80,7 @@ class Follower:
 async def send_events(
     request: web.Request, history: History, *, last_id: int | None, heartbeat_seconds: float
 ) -> web.StreamResponse:
-    """Send the kept transitions after `last_id` (None: none of them), then new ones."""
+    """Send the kept transitions after `last_id` (None: none of them), then what happens."""
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
     )
@@ -105,8 +105,9 @@ async def send_events(
 
 
 def event_text(entry: Entry) -> str:
-    """Return a transition as a server-sent event."""
-    return f"id: {entry.id}\nevent: transition\ndata: {json.dumps(dict(entry.fields))}\n\n"
+    """Return an entry as a server-sent event."""
+    id_line = "" if entry.id is None else f"id: {entry.id}\n"
+    return f"{id_line}event: {entry.kind}\ndata: {json.dumps(dict(entry.fields))}\n\n"
 
 
 async def send_logs(

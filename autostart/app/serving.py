@@ -113,6 +113,7 @@ class Daemon:
         )
         self._metrics = Metrics(self._supervisor.snapshot, self._clock)
         self._supervisor.observers += [self._history.record, self._metrics.record]
+        self._supervisor.progress_observers.append(self._history.pass_on)
         self._gateway = Gateway(declared, self._supervisor, self._metrics)
         self._servers: list[tuple[asyncio.Server, proxy.ProxyServer]] = []
         self._admin: web.BaseRunner | None = None

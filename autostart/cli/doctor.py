@@ -80,8 +80,7 @@ async def _examine_machine(declared: Map | None, runtimes: Sequence[Runtime]) ->
             Diagnosis(subject, not doubt.fatal, doubt.text, is_doubtful=not doubt.fatal)
         )
     for service in services:
-        is_asked = service.device != "auto" or service.gpu_compose is not None
-        if is_asked and (device := _runtime_for(service, runtimes).device(service)):
+        if device := _runtime_for(service, runtimes).device(service):
             subject = f"services.{service.host} computes on the {device.kind.upper()}"
             findings.append(Diagnosis(subject, works=True, detail=device.reason))
     for runtime in runtimes:

@@ -24,11 +24,14 @@ DEBUG_VARIABLE = "AUTOSTART_DEBUG"
 class CommandFailed(Exception):
     """A command could not do what it was asked for."""
 
-    def __init__(self, message: str, hint: str = "", status: int = FAILED) -> None:
+    def __init__(
+        self, message: str, hint: str = "", status: int = FAILED, *, detail: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.status = status
+        self.detail = detail  # lines of output that say more
 
 
 class Commands(click.Group):
@@ -66,6 +69,8 @@ def _tell(error: Exception) -> int:
         case AutostartError():
             return _print(error.message, error.hint, FAILED)
         case CommandFailed():
+            for line in error.detail.splitlines():
+                click.echo(f"  {line}", err=True)
             return _print(error.message, error.hint, error.status)
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)

@@ -69,6 +69,8 @@ def _notes(service: Answer) -> list[str]:
         notes.append(f"closed: {service['closed_by']}")
     if service["progress"] is not None:
         notes.append(f"progress: {service['progress']}")
+    if (device := service["device"]) is not None:
+        notes.append(f"device: {device['kind'].upper()}: {device['reason']}")
     if service["kept_until"] is not None:
         notes.append(f"kept until {local_date(service['kept_until'])}")
     failure, retry = service["failure"], service["retry_in_seconds"]

@@ -122,7 +122,7 @@ def _watched(client: Client, host: str, timeout_seconds: float) -> Iterator[Answ
 
 
 def _failed(failure: Answer) -> CommandFailed:
-    return CommandFailed(failure["message"], failure["hint"])
+    return CommandFailed(failure["message"], failure["hint"], detail=failure["detail"])
 
 
 def _overdue(answer: Answer, wanted: str, timeout_seconds: float) -> CommandFailed:

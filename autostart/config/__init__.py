@@ -25,7 +25,6 @@ from autostart.config.model import (
     Wake,
     WarmWindow,
     listeners,
-    run_changed,
 )
 from autostart.config.quantity import format_duration, format_size, parse_duration, parse_size
 from autostart.config.schema import json_schema
@@ -54,6 +53,5 @@ __all__ = [
     "parse_address",
     "parse_duration",
     "parse_size",
-    "run_changed",
     "warnings",
 ]

@@ -260,24 +260,6 @@ class Map:
     )
 
 
-def run_changed(old: ServiceConfig, new: ServiceConfig) -> bool:
-    """Say whether the present run no longer matches: the change takes effect at the next start."""
-    return _what_runs(old) != _what_runs(new)
-
-
-def _what_runs(service: ServiceConfig) -> tuple[object, ...]:
-    return (
-        service.compose,
-        service.containers,
-        service.gpu_compose,
-        service.device,
-        service.command,
-        service.directory if service.command else None,
-        service.environment if service.command else None,
-        service.port,
-    )
-
-
 def listeners(declared: Map) -> dict[str, Address]:
     """Return every address we listen on by its key; when this changes, a reload is refused."""
     doors = {

@@ -164,7 +164,10 @@ class Runtime(Protocol):
         """Return what the run uses now, None when there is none. Raises EngineUnreachable."""
 
     def device(self, service: ServiceConfig) -> Device | None:
-        """Return what the next start would compute on, without I/O; None where nobody can say."""
+        """Return what the next start would compute on, without I/O.
+
+        None where there is nothing to choose, or nobody can say yet.
+        """
 
     async def examine(self, service: ServiceConfig) -> list[Doubt]:
         """Return what would fail the next start and what is doubtful; changes nothing.

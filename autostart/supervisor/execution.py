@@ -7,6 +7,7 @@ A bug in a task is logged and reported as the failure of its command, so that no
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from autostart.lifecycle import Endpoint, Event, Phase
 from autostart.probe import BusyUnknown
 from autostart.runtimes import base
 from autostart.runtimes.base import Runtime
+from autostart.schedule import Now
 from autostart.supervisor.clock import Clock
 
 log = structlog.get_logger("autostart")
@@ -26,6 +28,8 @@ log = structlog.get_logger("autostart")
 STOP_GRACE_SECONDS = 15.0
 # How long `running` may take when we look whether a stop has worked after all.
 LOOK_SECONDS = 10.0
+# Lines of a pull or a build come faster than anybody reads; the last one is always there to see.
+PROGRESS_SECONDS = 0.5
 # How long we wait before we listen again to a runtime whose `changes` broke off.
 CHANGES_AGAIN_SECONDS = 1.0
 
@@ -61,6 +65,7 @@ class Execution:
         self.started_from: dict[str, ServiceConfig] = {}
         self._lost: dict[str, str] = {}  # runtimes that do not see their runs now, and why
         self.progress: dict[str, str] = {}  # the last line of a pull or build, by host
+        self.progress_observers: list[Callable[[str, str | None, Now], None]] = []
         self._work: dict[str, asyncio.Task[None]] = {}  # the start or probe under way
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -112,16 +117,35 @@ class Execution:
 
     async def prepare(self, config: ServiceConfig) -> None:
         """Pull, build and create within create_timeout; raises StartFailed."""
+        host, told_at = config.host, -math.inf
+
+        def show(line: str) -> None:
+            nonlocal told_at
+            self.progress[host] = line
+            log.debug("preparing", service=host, progress=line)
+            now = self._clock.now().monotonic
+            if now - told_at >= PROGRESS_SECONDS:
+                told_at = now
+                self._tell_progress(host, line)
+
+        began = self._clock.now().monotonic
+        log.info("preparing", service=host)
         try:
             async with asyncio.timeout(config.create_timeout_seconds):
-                await self._runtime_of(config).prepare(
-                    config, lambda line: self.progress.__setitem__(config.host, line)
-                )
+                await self._runtime_of(config).prepare(config, show)
+            log.info(
+                "prepared", service=host, seconds=round(self._clock.now().monotonic - began, 3)
+            )
         except TimeoutError as error:
-            text = f"{config.host} was not created within {config.create_timeout_seconds:g} s"
-            raise errors.StartFailed(text) from error
+            text = f"{host} was not created within {config.create_timeout_seconds:g} s"
+            raise errors.StartFailed(text, detail=self.progress.get(host, "")) from error
         finally:
-            self.progress.pop(config.host, None)
+            if self.progress.pop(host, None) is not None:
+                self._tell_progress(host, None)
+
+    def _tell_progress(self, host: str, line: str | None) -> None:
+        for observer in self.progress_observers:
+            observer(host, line, self._clock.now())
 
     async def close(self) -> None:
         """End every task, and begin no other. Services stay up."""

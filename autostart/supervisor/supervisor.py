@@ -24,6 +24,7 @@ from autostart.admission import Admission
 from autostart.config import ServiceConfig
 from autostart.lifecycle import Endpoint, Event, Lease, Service, State, Waited
 from autostart.runtimes.base import Runtime
+from autostart.schedule import Now
 from autostart.supervisor.clock import Clock
 from autostart.supervisor.execution import Execution, Probe
 from autostart.supervisor.orders import Orders
@@ -176,6 +177,11 @@ class Supervisor:
         """The last line of each pull or build under way, by host."""
         return self._execution.progress
 
+    @property
+    def progress_observers(self) -> list[Callable[[str, str | None, Now], None]]:
+        """Who is told of such a line now and then, and of None at the end."""
+        return self._execution.progress_observers
+
     # For the composition root.
 
     async def adopt(self) -> None:
@@ -290,6 +296,8 @@ class Supervisor:
         }
         if after.failure is not None and after.failure is not before.failure:
             fields["failure"] = after.failure.message
+            if after.failure.detail:
+                fields["detail"] = after.failure.detail
             log.warning(after.state.value, **fields)
         elif change.is_change_of_state:
             log.info(after.state.value, **fields)

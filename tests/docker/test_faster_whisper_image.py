@@ -1,4 +1,4 @@
-"""The image of services/faster_whisper, and the main job through it: a recording, asleep at first."""
+"""The image of services/faster_whisper, and the main job through it."""
 
 from __future__ import annotations
 

@@ -124,6 +124,7 @@ async def operated(
     )
     metrics = Metrics(supervisor.snapshot, clock)
     supervisor.observers += [history.record, metrics.record]
+    supervisor.progress_observers.append(history.pass_on)
     await supervisor.adopt()
     application = make_admin(
         supervisor=supervisor,

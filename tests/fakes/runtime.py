@@ -37,6 +37,7 @@ class FakeMachine:
     strangers: dict[int, str] = field(default_factory=dict)  # port -> holder, "pid 7 (nginx)"
     output: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     unprepared: set[str] = field(default_factory=set)
+    devices: dict[str, Device] = field(default_factory=dict)
     engine_answers: bool = True
     started: int = 0  # runs so far, over all hosts
     _watching: list[FakeRuntime] = field(default_factory=list)
@@ -167,7 +168,7 @@ class FakeRuntime:
         await self._called("health", service)
 
     def device(self, service: ServiceConfig) -> Device | None:
-        return Device("cpu", "a fake has no other")
+        return self.machine.devices.get(service.host)
 
     async def examine(self, service: ServiceConfig) -> list[Doubt]:
         return []

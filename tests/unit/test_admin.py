@@ -11,10 +11,12 @@ from aiohttp import ClientError, ClientResponse
 from aiohttp.test_utils import TestClient
 
 from autostart import errors
+from autostart.admin import application
 from autostart.admin.openapi import DOCUMENT
 from autostart.admin.streams import QUEUE_MAX
 from autostart.config import ServiceConfig, WarmWindow
 from autostart.lifecycle import State
+from autostart.runtimes.base import Device
 from autostart.telemetry import Transition
 from tests.fakes.fleet import Fleet, operated
 
@@ -70,6 +72,7 @@ async def test_a_stopped_service_has_no_endpoint_and_no_dates() -> None:
             "failures": 0,
             "retry_in_seconds": None,
             "closed_by": None,
+            "device": None,
             "progress": None,
             "preparation": None,
         }
@@ -496,6 +499,23 @@ async def test_transitions_are_sent_as_they_happen() -> None:
         }
 
 
+async def test_progress_is_sent_and_not_kept() -> None:
+    """A line of a build is an event without id; who comes back does not get it again."""
+    async with operated(service()) as fleet:
+        response = await follow(fleet)
+        fleet.runtime.machine.unprepared.add(HOST)
+        await fleet.client.post(f"/api/services/{HOST}/prepare")
+        begun, ended = [await next_event(response) for _ in range(2)]
+
+        assert set(begun) == {"event", "data"}
+        assert begun["event"] == ended["event"] == "progress"
+        at = "2026-01-05T12:00:00.000+00:00"
+        line = {"at": at, "service": HOST, "progress": f"building {HOST}"}
+        assert json.loads(begun["data"]) == line
+        assert json.loads(ended["data"]) == {**line, "progress": None}
+        assert fleet.history.after(0) == []
+
+
 async def test_a_client_that_comes_back_gets_what_it_missed() -> None:
     """Last-Event-ID replays what is kept after it, then the stream goes on."""
     async with operated(service()) as fleet:
@@ -598,6 +618,40 @@ async def test_logs_follow_what_is_written() -> None:
 # Documents.
 
 
+async def test_usage_is_that_of_the_run() -> None:
+    """Memory and processor time of what runs; null while nothing does."""
+    async with operated(service()) as fleet:
+        asleep = await answer(fleet, f"/api/services/{HOST}/usage")
+        await fleet.start(HOST)
+        awake = await answer(fleet, f"/api/services/{HOST}/usage")
+
+        assert asleep == {"memory_bytes": None, "cpu_seconds": None}
+        assert awake == {"memory_bytes": 1_000_000, "cpu_seconds": 0.5}
+
+
+async def test_usage_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that hangs costs the caller seconds, not for ever."""
+    async with operated(service()) as fleet:
+        await fleet.start(HOST)
+
+        async def never(_: ServiceConfig) -> None:
+            await asyncio.sleep(3600)
+
+        monkeypatch.setattr(fleet.runtime, "usage", never)
+        monkeypatch.setattr(application, "USAGE_SECONDS", 0.01)
+        path = f"/api/services/{HOST}/usage"
+
+        assert await refusal(fleet.client, "GET", path) == (503, "engine-unreachable")
+
+
+async def test_the_device_is_shown_with_its_reason() -> None:
+    """What the next start computes on, where there is a choice."""
+    async with operated(service()) as fleet:
+        fleet.runtime.machine.devices[HOST] = Device("gpu", "NVIDIA L4 answers")
+
+        assert (await answer(fleet))["device"] == {"kind": "gpu", "reason": "NVIDIA L4 answers"}
+
+
 async def test_metrics_are_in_prometheus_format() -> None:
     """/metrics shows the fleet."""
     async with operated(service()) as fleet:
@@ -639,8 +693,10 @@ async def test_the_openapi_document_describes_what_is_answered() -> None:
         shown = await answer(fleet)
         error = await answer(fleet, "/nosuch")
         transition = fleet.history.after(0)[0]
+        usage = await answer(fleet, f"/api/services/{HOST}/usage")
 
         assert list(schemas["Service"]["properties"]) == list(shown)
         assert list(schemas["Failure"]["properties"]) == list(shown["failure"])
         assert list(schemas["Transition"]["properties"]) == list(transition.fields)
+        assert list(schemas["Usage"]["properties"]) == list(usage)
         assert schemas["Error"]["required"] == list(error)

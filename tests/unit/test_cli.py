@@ -21,8 +21,9 @@ from autostart import errors
 from autostart.cli import main, waiting
 from autostart.cli.failure import CommandFailed, Commands
 from autostart.cli.table import short_duration, status_table
-from autostart.config import ServiceConfig
+from autostart.config import ServiceConfig, load
 from autostart.lifecycle import State
+from tests.containers import contained, docker, name_of, remove_projects, require_engine
 from tests.fakes.daemon import FakeDaemon, serving
 
 HOST = "a.localhost"
@@ -99,9 +100,8 @@ def test_status_json_is_the_answer_of_the_api(run: Run) -> None:
 
 
 def shown_service(**more: Any) -> dict[str, Any]:
-    nothing = dict.fromkeys(
-        ["phase", "idle_due_seconds", "kept_until", "failure", "retry_in_seconds", "closed_by"]
-    )
+    dates = ("idle_due_seconds", "kept_until", "retry_in_seconds")
+    nothing = dict.fromkeys(("phase", "failure", "closed_by", "device", "progress", *dates))
     service = {
         "host": HOST,
         "state": "stopped",
@@ -109,7 +109,6 @@ def shown_service(**more: Any) -> dict[str, Any]:
         "attempt": 0,
         "leases": [],
         "waiting": [],
-        "progress": None,
     }
     return {**service, **nothing, **more}
 
@@ -139,14 +138,18 @@ def test_a_table_fits_eighty_columns() -> None:
 
 
 def test_what_is_special_about_a_service_stands_beneath_it() -> None:
-    """A hold, a pull under way and a failure each have a line of their own."""
+    """A hold, a pull under way, a choice of device and a failure each have a line of their own."""
     failure = {"code": "start-failed", "message": "exit\ncode 3"}
-    service = shown_service(closed_by="held", progress="pulling 3 of 7", failure=failure)
+    device = {"kind": "cpu", "reason": "no GPU: nvidia-smi is not installed"}
+    service = shown_service(
+        closed_by="held", progress="pulling 3 of 7", device=device, failure=failure
+    )
     lines = status_table([service], width=80).splitlines()
 
     assert lines[2:] == [
         "    closed: held",
         "    progress: pulling 3 of 7",
+        "    device: CPU: no GPU: nvidia-smi is not installed",
         "    last failure: start-failed: exit code 3",
     ]
 
@@ -193,6 +196,23 @@ def test_a_start_that_fails_says_why(daemon: FakeDaemon, run: Run) -> None:
         "",
         f"error: exit code 3\nhint: autostart logs {HOST}\n",
     )
+
+
+@pytest.mark.parametrize("verb", ["start", "prepare"])
+def test_a_failure_shows_the_end_of_the_output(daemon: FakeDaemon, run: Run, verb: str) -> None:
+    """The lines of a build that failed stand above the error that they explain."""
+    failure = errors.StartFailed("docker compose: build failed", detail="RUN make\nno rule")
+    daemon.fleet.runtime.fail(verb, HOST, failure)
+
+    status, out, err = said(run(verb, HOST))
+
+    assert (status, out) == (1, "")
+    assert err.splitlines() == [
+        "  RUN make",
+        "  no rule",
+        "error: docker compose: build failed",
+        f"hint: autostart logs {HOST}",
+    ]
 
 
 def test_a_start_without_engine_says_so(daemon: FakeDaemon, run: Run) -> None:
@@ -554,6 +574,92 @@ def test_check_prints_what_is_doubtful(tmp_path: Path) -> None:
         f"warning: services: none is declared\n{path}: 0 services, no problems\n",
         "",
     )
+
+
+DOUBTS = """
+services:
+  web:
+    image: nosuch.invalid/web:1
+    restart: always
+    ports: [127.0.0.1:8001:80, 9001:90]
+"""
+
+
+def test_check_and_doctor_examine_the_projects(tmp_path: Path) -> None:
+    """What would fail the next start is a problem, what is doubtful a warning, in both."""
+    require_engine()
+    (tmp_path / "compose.yaml").write_text(DOUBTS)
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(f"services: {{{HOST}: {{compose: ., port: 8001}}}}\n")
+    bad.write_text(
+        f"services: {{{HOST}: {{compose: ., port: 8002}}, b.test: {{compose: no, port: 1}}}}\n"
+    )
+    checked, failed = run_with(good, "check"), run_with(bad, "check")
+    examined, unwell = run_with(good, "doctor"), run_with(bad, "doctor")
+
+    warning = f"warning: services.{HOST}: web"
+    assert checked.exit_code == 0
+    assert f"{warning}: image nosuch.invalid/web:1 is not here" in checked.stdout
+    assert f"{warning} has restart: always" in checked.stdout
+    assert f"{warning} publishes port 9001 on every interface" in checked.stdout
+    assert failed.exit_code == 2
+    assert f"{bad}: services.{HOST}: port 8002 is published by no container" in failed.stdout
+    assert f"{bad}: services.b.test: compose: {tmp_path}/gone does not exist" in failed.stdout
+    assert failed.stderr == "error: 2 problems\n"
+    assert examined.exit_code == 0
+    assert f"warn  services.{HOST}: web has restart: always" in examined.stdout
+    assert "ok    docker: the engine at " in examined.stdout
+    assert unwell.exit_code == 1
+    assert f"FAIL  services.{HOST}: port 8002" in unwell.stdout
+
+
+def test_discover_prints_a_map(tmp_path: Path) -> None:
+    """It comes from the engine's projects, and autostart can read it."""
+    require_engine()
+    folder = tmp_path / "web"
+    contained(folder, 8001)
+    docker("compose", "--project-directory", str(folder), "up", "--no-start")
+    result = run_with(None, "discover")
+    remove_projects(under=tmp_path)
+    path = tmp_path / "autostart.yaml"
+    path.write_text(result.stdout)
+
+    assert result.exit_code == 0
+    found = load(path).services[f"{name_of(folder)}.localhost"]
+    assert (folder, 8001) == (found.compose, found.port)
+
+
+def without_an_engine(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own: the SDK leaves the socket that failed to Python."""
+    return subprocess.run(
+        [sys.executable, "-m", "autostart", *words],
+        env={**os.environ, "DOCKER_HOST": "unix:///nosuch.sock"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_discover_without_an_engine_says_so() -> None:
+    """One line and a hint, as everywhere."""
+    result = without_an_engine("discover")
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: the engine")
+    assert result.stderr.endswith("hint: autostart doctor\n")
+
+
+def test_doctor_without_an_engine_says_so(tmp_path: Path) -> None:
+    """Where a service needs one, that none answers is what does not work."""
+    (tmp_path / "compose.yaml").write_text(DOUBTS)
+    path = tmp_path / "autostart.yaml"
+    path.write_text(f"services: {{{HOST}: {{compose: ., port: 8001}}}}\n")
+    result = without_an_engine("doctor", "-c", str(path))
+
+    assert result.returncode == 1
+    assert "FAIL  docker: the engine at unix:///nosuch.sock answers" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
 
 
 def test_doctor_looks_at_map_machine_and_daemon(run: Run) -> None:

@@ -114,7 +114,9 @@ class Machine:
         self._ask_again = asyncio.Event()
 
     def known(self, service: ServiceConfig) -> Device | None:
-        """Return what the next start would compute on; None while nobody can say."""
+        """Return what the next start would compute on; None without a choice, or not yet known."""
+        if service.device == "auto" and service.gpu_compose is None:
+            return None
         if depends_on_machine(service) and self._known is None:
             return None
         try:
