@@ -592,7 +592,7 @@ def test_check_and_doctor_examine_the_projects(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text(f"services: {{{HOST}: {{compose: ., port: 8001}}}}\n")
     bad.write_text(
-        f"services: {{{HOST}: {{compose: ., port: 8002}}, b.test: {{compose: no, port: 1}}}}\n"
+        f"services: {{{HOST}: {{compose: ., port: 8002}}, b.test: {{compose: gone, port: 1}}}}\n"
     )
     checked, failed = run_with(good, "check"), run_with(bad, "check")
     examined, unwell = run_with(good, "doctor"), run_with(bad, "doctor")
