@@ -91,7 +91,8 @@ class Daemon:
         return aiohttp.ClientSession(connector=connector, **options)
 
     async def start(self) -> None:
-        """Start it and wait until it serves."""
+        """Start it, also again, and wait until it serves."""
+        before = sum(entry["event"] == "serving" for entry in self.log())
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.command, "serve", "--log-format", "json", "--log-level", "debug"],
@@ -99,7 +100,7 @@ class Daemon:
                 stderr=log,
                 env={**os.environ, **self.environment, "AUTOSTART_STATE": str(self.state)},
             )
-        await self.wait_for_log("serving", seconds=20)
+        await self.wait_for_log("serving", seconds=20, count=before + 1)
 
     @property
     def command(self) -> list[str]:

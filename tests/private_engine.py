@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -39,10 +39,10 @@ def require_private_engine() -> None:
 class PrivateEngine:
     """One dockerd. `host` is for DOCKER_HOST."""
 
-    def __init__(self, folder: Path, *, data_root: Path | None, live_restore: bool) -> None:
+    def __init__(self, folder: Path, *, data_root: Path | None, options: Sequence[str]) -> None:
         self.folder = folder
         self.data_root = data_root or folder / "data"
-        self.live_restore = live_restore
+        self.options = options
         self.name = f"autostart-{uuid.uuid4().hex[:8]}"  # its network namespace
         # Not `ip netns exec`, which hides the cgroups.
         self.inside = ["nsenter", f"--net=/run/netns/{self.name}"]
@@ -59,7 +59,7 @@ class PrivateEngine:
             *("--data-root", str(self.data_root), "--exec-root", str(self.folder / "exec")),
             *("--pidfile", str(self.folder / "pid"), "--host", self.host),
             *("--containerd", str(self.folder / "containerd.sock")),
-            *(["--live-restore"] if self.live_restore else []),
+            *self.options,
         ]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -149,12 +149,15 @@ class PrivateEngine:
 
 @contextlib.contextmanager
 def private_engine(
-    folder: Path, *, data_root: Path | None = None, live_restore: bool = False
+    folder: Path, *, data_root: Path | None = None, options: Sequence[str] = ()
 ) -> Iterator[PrivateEngine]:
-    """Run a second engine for the length of the block; `folder` has a short path, for sockets."""
+    """Run a second engine for the length of the block, with these options of dockerd's.
+
+    `folder` has a short path, for sockets.
+    """
     require_private_engine()
     folder.mkdir(parents=True, exist_ok=True)
-    engine = PrivateEngine(folder, data_root=data_root, live_restore=live_restore)
+    engine = PrivateEngine(folder, data_root=data_root, options=options)
     _ip("netns", "add", engine.name)
     try:
         _ip("-netns", engine.name, "link", "set", "lo", "up")

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import aiohttp
 import pytest
@@ -29,12 +30,12 @@ def private() -> Iterator[PrivateEngine]:
 
 @contextlib.asynccontextmanager
 async def with_engine(
-    engine: PrivateEngine, folder: Path, services: dict[str, object]
+    engine: PrivateEngine, folder: Path, services: dict[str, Any], **environment: str
 ) -> AsyncIterator[Daemon]:
     """Run autostart in the engine's network."""
     daemon = Daemon(folder, services)
     daemon.inside, daemon.sockets = engine.inside, engine.folder
-    daemon.environment = {"DOCKER_HOST": engine.host}
+    daemon.environment = {"DOCKER_HOST": engine.host, **environment}
     daemon.write_map(services)
     try:
         await daemon.start()
@@ -55,7 +56,7 @@ async def ask(daemon: Daemon, path: str = "/", host: str = HOST) -> tuple[int, s
             return response.status, response.headers.get("Autostart-Error")
 
 
-def pair(tmp_path: Path) -> dict[str, object]:
+def pair(tmp_path: Path) -> dict[str, Any]:
     return {
         HOST: contained(tmp_path / "plain", free_port(), idle="60s"),
         OTHER: contained(tmp_path / "other", free_port(), idle="60s"),
@@ -147,7 +148,7 @@ async def test_autostart_may_start_before_the_engine(
 async def test_live_restore_loses_nothing(tmp_path: Path) -> None:
     """With live-restore an engine's restart cuts no answer and ends no run."""
     with TemporaryDirectory(prefix="engine") as short:
-        with private_engine(Path(short), live_restore=True) as engine:
+        with private_engine(Path(short), options=["--live-restore"]) as engine:
             engine.load_plain_image()
             async with with_engine(engine, tmp_path, pair(tmp_path)) as daemon:
                 await ask(daemon)
