@@ -150,7 +150,7 @@ class QueueFull(Refusal):
     """max_waiting requests are held already, or too many logins are being checked."""
 
     code = "queue-full"
-    hint = "raise max_waiting"
+    hint = "try again; if the service is asked that much, raise max_waiting"
 
 
 class Preparing(Refusal):
