@@ -5,7 +5,7 @@ Also what is legal but doubtful, as `autostart check` says it. Docker is not ask
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from autostart.config.address import Address, TcpAddress
@@ -161,9 +161,9 @@ def warnings(declared: Map) -> list[str]:
 
 
 def _doubts(service: ServiceConfig) -> Iterator[str]:
-    for name, path in _paths(service):
-        if not path.exists():
-            yield f".{name}: {path} does not exist"
+    # compose and directory are needed for every start: the runtimes examine them.
+    if service.gpu_compose is not None and not service.gpu_compose.exists():
+        yield f".gpu_compose: {service.gpu_compose} does not exist"
     if service.mode == "page":
         yield ".mode: this version has no waiting page; browsers get a short 503 that reloads"
     if service.exclusive is not None and service.idle_seconds is None:
@@ -174,15 +174,6 @@ def _doubts(service: ServiceConfig) -> Iterator[str]:
         yield f".listen: {service.listen} is public, and access is not set"
     if service.access is not None and "*" in service.cors:
         yield ".cors: * lets the pages of every site call it"
-
-
-def _paths(service: ServiceConfig) -> Iterable[tuple[str, Path]]:
-    if service.compose is not None:
-        yield "compose", service.compose
-    if service.gpu_compose is not None:
-        yield "gpu_compose", service.gpu_compose
-    if service.command is not None:
-        yield "directory", service.directory
 
 
 def _mentions_port(service: ServiceConfig) -> bool:

@@ -24,6 +24,7 @@ from autostart.cli.table import short_duration, status_table
 from autostart.config import ServiceConfig, load
 from autostart.lifecycle import State
 from tests.containers import contained, docker, name_of, remove_projects, require_engine
+from tests.daemon import free_port
 from tests.fakes.daemon import FakeDaemon, serving
 
 HOST = "a.localhost"
@@ -617,7 +618,8 @@ def test_discover_prints_a_map(tmp_path: Path) -> None:
     """It comes from the engine's projects, and autostart can read it."""
     require_engine()
     folder = tmp_path / "web"
-    contained(folder, 8001)
+    port = free_port()
+    contained(folder, port)
     docker("compose", "--project-directory", str(folder), "up", "--no-start")
     result = run_with(None, "discover")
     remove_projects(under=tmp_path)
@@ -626,7 +628,7 @@ def test_discover_prints_a_map(tmp_path: Path) -> None:
 
     assert result.exit_code == 0
     found = load(path).services[f"{name_of(folder)}.localhost"]
-    assert (folder, 8001) == (found.compose, found.port)
+    assert (folder, port) == (found.compose, found.port)
 
 
 def without_an_engine(*words: str) -> subprocess.CompletedProcess[str]:

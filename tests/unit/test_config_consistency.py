@@ -234,10 +234,9 @@ PUBLIC = TcpAddress("0.0.0.0", 80)
             replace(COMMAND, command=("serve",)),
             [".command: port is chosen at each start, but {port} is nowhere filled in"],
         ),
-        (replace(COMMAND, directory=Path("/not/there")), [".directory: /not/there does not exist"]),
-        (COMPOSE, [".compose: /srv/b does not exist"]),
+        (COMPOSE, []),
         (
-            replace(COMPOSE, compose=Path("/"), gpu_compose=Path("/not/gpu.yaml")),
+            replace(COMPOSE, gpu_compose=Path("/not/gpu.yaml")),
             [".gpu_compose: /not/gpu.yaml does not exist"],
         ),
         (

@@ -66,6 +66,17 @@ def test_two_projects_of_one_name_get_two_hosts():
     assert list(draft) == ["p.localhost", "p-2.localhost"]
 
 
+def test_a_port_belongs_to_one_service():
+    """A map cannot hold both, and the draft says which it left out."""
+    one = container("web", published=(Published("", 8001),))
+    two = container("web", folder=Path("/srv/q"), published=(Published("", 8001),))
+
+    text = draft_map([one, two])
+
+    assert list(yaml.safe_load(text)["services"]) == ["p.localhost"]
+    assert "# p in /srv/q publishes 8001 too, as p.localhost does" in text
+
+
 def test_what_publishes_nothing_is_named_in_a_comment():
     """A project without ports cannot be led to, and the draft says so."""
     assert "# p in /srv/p publishes no port" in draft_map([container("worker")])

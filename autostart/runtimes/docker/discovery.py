@@ -22,6 +22,7 @@ NOTHING = "# No compose project with containers was found: docker compose create
 def draft_map(containers: Iterable[Container]) -> str:
     """Return the map as YAML: one service for each container that publishes a port."""
     services: dict[str, Any] = {}
+    taken: dict[int, str] = {}
     notes: list[str] = []
     ordered = sorted(containers, key=lambda one: (str(one.folder), one.project, one.service))
     for (folder, project), group in groupby(ordered, lambda one: (one.folder, one.project)):
@@ -31,7 +32,13 @@ def draft_map(containers: Iterable[Container]) -> str:
             notes.append(f"# {project} in {folder} publishes no port: nothing to lead requests to")
         for one in publishers:
             name = project if len(publishers) == 1 else f"{project}-{one.service}"
-            services[_host(name, services)] = _entry(one, alone=len(publishers) == 1)
+            port = one.published[0].port
+            if port in taken:
+                notes.append(f"# {name} in {folder} publishes {port} too, as {taken[port]} does")
+                continue
+            host = _host(name, services)
+            services[host] = _entry(one, alone=len(publishers) == 1)
+            taken[port] = host
     if not services:
         return HEAD + "\n".join([*notes, NOTHING])
     text = yaml.safe_dump({"services": services}, sort_keys=False, allow_unicode=True)
