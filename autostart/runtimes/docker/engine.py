@@ -29,6 +29,7 @@ LOOK_SECONDS = 3.0
 # Starts take 0.3 s; a GPU's first use takes seconds, a disk that sleeps more. The caller has its
 # own deadline: this one only frees the thread.
 CHANGE_SECONDS = 300.0
+CLOSED = "autostart lets go of the engine"
 # What a stop may take beyond the time that the container was given.
 STOP_GRACE_SECONDS = 10.0
 # Threads are made on demand. A look is over in milliseconds; a stop takes as long as its service.
@@ -75,6 +76,7 @@ class Engine:
         self._changers = ThreadPoolExecutor(CHANGES_AT_ONCE, thread_name_prefix="docker-change")
         self._clients: tuple[APIClient, APIClient] | None = None
         self._connecting = threading.Lock()
+        self._closed = False
 
     @property
     def address(self) -> str | None:
@@ -193,7 +195,11 @@ class Engine:
             yield _dated(rest)
 
     def close(self) -> None:
-        """Let go of the threads; what they wait for goes on without us."""
+        """Let go of the threads; what they wait for goes on without us.
+
+        Whoever asks then, or has not been answered, gets EngineUnreachable.
+        """
+        self._closed = True
         self._lookers.shutdown(wait=False, cancel_futures=True)
         self._changers.shutdown(wait=False, cancel_futures=True)
 
@@ -212,11 +218,19 @@ class Engine:
             with _mapped():
                 return ask(self._connect()[which])
 
+        if self._closed:
+            raise EngineUnreachable(CLOSED)
+        asked = pool.submit(work)
         try:
             async with asyncio.timeout(seconds):
-                return await asyncio.get_running_loop().run_in_executor(pool, work)
+                return await asyncio.wrap_future(asked)
         except TimeoutError as error:
             raise EngineUnreachable(f"the engine was silent for {seconds:.0f} s") from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise EngineUnreachable(CLOSED) from None  # it was the question, not who asked
+            raise
 
     def _connect(self) -> tuple[APIClient, APIClient]:
         """Return a client for looks and one for changes; they differ in their patience."""
