@@ -19,19 +19,34 @@ from typing import ClassVar, Self
 
 
 class AutostartError(Exception):
-    """An expected failure; its text names the thing, the value and what is allowed."""
+    """An expected failure; its text names the thing, the value and what is allowed.
+
+    `message` may be shown to anybody. `private` is one more line and `detail` more lines, in the
+    words of programs that may quote a secret from a file: for the operator, never for a client.
+    """
 
     code: ClassVar[str] = "error"
     status: int = 500
     hint: ClassVar[str] = "see the log of autostart serve"
 
     def __init__(
-        self, message: str, *, retry_after_seconds: float | None = None, detail: str = ""
+        self,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+        private: str = "",
+        detail: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.detail = detail  # lines for the operator only, never in an answer to a client
+        self.private = private
+        self.detail = detail
         self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def for_operator(self) -> str:
+        """The message with what is private, in one line."""
+        return f"{self.message}: {self.private}" if self.private else self.message
 
     def __eq__(self, other: object) -> bool:
         """Errors are values: tests compare what a decision refused with."""

@@ -156,7 +156,7 @@ def _fields(transition: Transition) -> dict[str, object]:
         if failure is None
         else {
             "code": failure.code,
-            "message": failure.message,
+            "message": failure.for_operator,
             "hint": failure.hint.replace("HOST", transition.host),
         },
     }

@@ -67,7 +67,7 @@ def failure_answer(error: AutostartError | None, host: str) -> dict[str, str] | 
     """
     if error is None:
         return None
-    shown = {"code": error.code, "message": error.message, "hint": _hint(error, host)}
+    shown = {"code": error.code, "message": error.for_operator, "hint": _hint(error, host)}
     return {**shown, "detail": error.detail}
 
 

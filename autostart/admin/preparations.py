@@ -50,7 +50,9 @@ class Preparations:
         try:
             await self._prepare(host)
         except AutostartError as error:
-            log.warning("prepare-failed", service=host, failure=error.message, detail=error.detail)
+            log.warning(
+                "prepare-failed", service=host, failure=error.for_operator, detail=error.detail
+            )
             self._failures[host] = error
         except Exception:  # nobody awaits this task: a bug has to be told here
             log.exception("bug", service=host)

@@ -128,7 +128,7 @@ async def send_logs(
             async for line in output:
                 await _send(response, f"{line}\n")
         except errors.AutostartError as error:
-            await _send(response, f"autostart: {error.message}\n")
+            await _send(response, f"autostart: {error.for_operator}\n")
         except TimeoutError:
             _drop(request)  # it does not read
         return response

@@ -67,7 +67,7 @@ def _tell(error: Exception) -> int:
         case ConfigError():
             return _print(error.message, error.hint, MISUSED)
         case AutostartError():
-            return _print(error.message, error.hint, FAILED)
+            return _print(error.for_operator, error.hint, FAILED)
         case CommandFailed():
             for line in error.detail.splitlines():
                 click.echo(f"  {line}", err=True)

@@ -14,6 +14,9 @@ from typing import Literal, Protocol, Self
 from autostart.config import ServiceConfig
 from autostart.lifecycle import Endpoint
 
+# What `stop` may take beyond the service's stop_timeout; whoever waits gives it up then.
+STOP_GRACE_SECONDS = 15.0
+
 
 @dataclass(frozen=True)
 class Appeared:
@@ -138,6 +141,7 @@ class Runtime(Protocol):
         """End the run, asking first and forcing after stop_timeout; return when it is gone.
 
         By state: running → asked, then forced; stopped or never started → returns (idempotent).
+        All of it takes stop_timeout and STOP_GRACE_SECONDS at most.
         Its end is reported by `changes` as any other. Raises StopFailed, EngineUnreachable.
         """
 

@@ -24,8 +24,6 @@ from autostart.supervisor.clock import Clock
 
 log = structlog.get_logger("autostart")
 
-# What a runtime may take beyond the service's stop_timeout before we look for ourselves.
-STOP_GRACE_SECONDS = 15.0
 # How long `running` may take when we look whether a stop has worked after all.
 LOOK_SECONDS = 10.0
 # Lines of a pull or a build come faster than anybody reads; the last one is always there to see.
@@ -172,7 +170,8 @@ class Execution:
             self._post(host, lifecycle.StartFailed(attempt, error))
         except errors.AutostartError as error:
             # What is left of a former run could not be cleared away.
-            refusal = errors.StartFailed(f"{host} could not be started: {error.message}")
+            text = f"{host} could not be started: {error.message}"
+            refusal = errors.StartFailed(text, private=error.private, detail=error.detail)
             self._post(host, lifecycle.StartFailed(attempt, refusal))
         except TimeoutError:
             self._post(host, lifecycle.StartFailed(attempt, _start_timeout(config)))
@@ -203,17 +202,21 @@ class Execution:
         if work is not None and not work.done():
             work.cancel()
             # Not for ever: requests may wait for the start that follows this stop.
-            await asyncio.wait([work], timeout=config.stop_timeout_seconds + STOP_GRACE_SECONDS)
+            seconds = config.stop_timeout_seconds + base.STOP_GRACE_SECONDS
+            await asyncio.wait([work], timeout=seconds)
         runtime = self._runtime_of(config)
+        failure: errors.AutostartError | None = None
         try:
-            async with asyncio.timeout(config.stop_timeout_seconds + STOP_GRACE_SECONDS):
+            async with asyncio.timeout(config.stop_timeout_seconds + base.STOP_GRACE_SECONDS):
                 await runtime.stop(config)
-        except (errors.AutostartError, TimeoutError) as error:
-            reason = str(error) or "the stop did not end in time"
-            if await self._still_runs(runtime, host):
-                log.warning("stop-failed", service=host, reason=reason)
-                self._post(host, lifecycle.StopFailed(attempt, reason))
-                return
+        except TimeoutError:
+            failure = errors.StopFailed("the stop did not end in time")
+        except errors.AutostartError as error:
+            failure = error
+        if failure is not None and await self._still_runs(runtime, host):
+            log.warning("stop-failed", service=host, reason=failure.for_operator)
+            self._post(host, lifecycle.StopFailed(attempt, failure.message))
+            return
         self._post(host, lifecycle.Stopped(attempt))
 
     async def _still_runs(self, runtime: Runtime, host: str) -> bool:

@@ -295,7 +295,7 @@ class Supervisor:
             "seconds": round(change.at.monotonic - before.since, 3),
         }
         if after.failure is not None and after.failure is not before.failure:
-            fields["failure"] = after.failure.message
+            fields["failure"] = after.failure.for_operator
             if after.failure.detail:
                 fields["detail"] = after.failure.detail
             log.warning(after.state.value, **fields)

@@ -138,6 +138,23 @@ async def test_only_the_services_are_in_the_image(image: str) -> None:
     } == set(listed)
 
 
+async def test_no_password_is_sent_to_a_build(tmp_path: Path) -> None:
+    """The .env beside a compose file stays out of every image, and out of the build's context."""
+    context = tmp_path / "context"
+    for name in ("services/faster_whisper/.env", "services/.env.local", "services/kept.py"):
+        (context / name).parent.mkdir(parents=True, exist_ok=True)
+        (context / name).write_text("HF_TOKEN=sesame")
+    (context / ".dockerignore").write_text((ROOT / ".dockerignore").read_text())
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    sent = tmp_path / "sent"
+    options = ("--file", str(tmp_path / "Dockerfile"), "--output", str(sent))
+    docker("build", *options, str(context))
+
+    assert {"services/kept.py"} == {
+        str(path.relative_to(sent)) for path in sent.rglob("*") if path.is_file()
+    }
+
+
 def composed(*files: str) -> dict[str, Any]:
     """Return what `docker compose config` makes of files of the service."""
     options = [word for file in files for word in ("--file", str(SERVICE / file))]

@@ -47,13 +47,13 @@ async def failure(asked: Compose, project: Project) -> AutostartError:
         (
             "Error response from daemon: pull access denied for nosuch, repository does not exist",
             StartFailed,
-            "docker compose: pull access denied for nosuch, repository does not exist",
+            "docker compose failed: pull access denied for nosuch, repository does not exist",
         ),
         (
             "validating compose.yaml: services.web additional properties 'x' not allowed",
             StartFailed,
             (
-                "docker compose: validating compose.yaml: "
+                "docker compose failed: validating compose.yaml: "
                 "services.web additional properties 'x' not allowed"
             ),
         ),
@@ -75,8 +75,8 @@ async def failure(asked: Compose, project: Project) -> AutostartError:
             StartFailed,
             "docker compose is not installed; install Docker's compose plugin",
         ),
-        ("", StartFailed, "docker compose: exit code 7, without a word"),
-        ("it is Tuesday", StartFailed, "docker compose: it is Tuesday"),
+        ("", StartFailed, "docker compose failed: exit code 7, without a word"),
+        ("it is Tuesday", StartFailed, "docker compose failed: it is Tuesday"),
     ],
 )
 async def test_a_failure_is_told_in_one_line(
@@ -86,7 +86,7 @@ async def test_a_failure_is_told_in_one_line(
     (tmp_path / "said").write_text(said)
     failed = await failure(stand_in(tmp_path, f"cat {tmp_path}/said >&2; exit 7"), project)
 
-    assert (type(failed), failed.message) == (kind, message)
+    assert (type(failed), failed.for_operator) == (kind, message)
 
 
 async def test_the_end_of_the_output_is_kept_for_the_operator(
@@ -102,10 +102,19 @@ exit 17"""
     failed = await failure(stand_in(tmp_path, script), project)
     lines = failed.detail.splitlines()
 
-    assert failed.message == "docker compose: failed to solve: exit code 2"
+    assert failed.private == "failed to solve: exit code 2"
     assert len(lines) == compose.DETAIL_LINES
     assert "step 1000" in lines
     assert max(map(len, lines)) <= compose.LINE_MAX
+
+
+async def test_compose_s_words_are_not_for_clients(tmp_path: Path, project: Project) -> None:
+    """It quotes what it cannot read, and that may be half of a password."""
+    said = 'failed to read .env: unterminated quoted value "sesame'
+    failed = await failure(stand_in(tmp_path, f"echo '{said}' >&2; exit 1"), project)
+
+    assert failed.message == "docker compose failed"
+    assert "sesame" in failed.private
 
 
 async def test_progress_comes_line_by_line(tmp_path: Path, project: Project) -> None:

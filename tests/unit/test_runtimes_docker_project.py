@@ -202,6 +202,9 @@ def test_a_project_is_read_again_when_it_was_edited(tmp_path: Path) -> None:
         ({"compose.yaml": f"name: chosen\n{WEB}"}, {}, "chosen"),
         ({"compose.yaml": f"name: chosen\n{WEB}"}, {"COMPOSE_PROJECT_NAME": "mine"}, "mine"),
         ({"compose.yaml": WEB, ".env": "COMPOSE_PROJECT_NAME=mine"}, {}, "mine"),
+        ({"compose.yaml": WEB, ".env": "COMPOSE_PROJECT_NAME=mine # ours"}, {}, "mine"),
+        ({"compose.yaml": WEB, ".env": "COMPOSE_PROJECT_NAME='mine' # ours"}, {}, "mine"),
+        ({"compose.yaml": WEB, ".env": 'COMPOSE_PROJECT_NAME="mine"'}, {}, "mine"),
         (
             {"compose.yaml": f"name: one\n{WEB}", "compose.override.yaml": f"name: two\n{WEB}"},
             {},
@@ -229,11 +232,32 @@ def test_the_project_is_named_as_compose_names_it(
     assert said.splitlines()[0] == f"name: {name}"
 
 
-def test_a_name_that_is_interpolated_is_compose_s_to_tell(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"compose.yaml": f"name: $STACK\n{WEB}"},
+        {"compose.yaml": WEB, ".env": "COMPOSE_PROJECT_NAME=$STACK"},
+    ],
+)
+def test_a_name_that_is_interpolated_is_compose_s_to_tell(
+    tmp_path: Path, files: Mapping[str, str]
+) -> None:
     """We do not guess."""
-    write(tmp_path, {"compose.yaml": f"name: $STACK\n{WEB}"})
+    assert read(write(tmp_path, files)).name is None
 
-    assert read(tmp_path).name is None
+
+@pytest.mark.parametrize(
+    ("include", "is_complete"),
+    [("more.yaml", True), ("$MORE", False), ("gone.yaml", False), ("oci://x/y", False)],
+)
+def test_what_only_compose_can_find_is_not_guessed(
+    tmp_path: Path, include: str, is_complete: bool
+) -> None:
+    """A project with such an include may have more services than we see."""
+    text = f'include: ["{include}"]\n{WEB}'
+    write(tmp_path, {"compose.yaml": text, "more.yaml": "services: {more: {image: more}}"})
+
+    assert read(tmp_path).is_complete == is_complete
 
 
 PROFILES = """

@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from autostart.errors import EngineUnreachable
+import pytest
+
+from autostart.errors import AutostartError, EngineUnreachable
 from autostart.runtimes.base import Appeared, Change, Exited, Found, Lost
 from autostart.runtimes.docker.container import Container
-from autostart.runtimes.docker.engine import CONNECTED
+from autostart.runtimes.docker.engine import CONNECTED, EngineRefused
 from autostart.runtimes.docker.watch import Watch
 from tests.unit.test_runtimes_docker_container import container
 
@@ -22,7 +24,8 @@ class Scene:
 
     def __init__(self) -> None:
         self.there: dict[str, Container | None] = {}
-        self.heard: asyncio.Queue[tuple[str, dict[str, str]] | EngineUnreachable] = asyncio.Queue()
+        self.heard: asyncio.Queue[tuple[str, dict[str, str]] | AutostartError] = asyncio.Queue()
+        self.held: asyncio.Event | None = None  # a look has seen, and has not answered yet
         self.looks = 0
         self.watch = Watch(self, self.look, self.hosts_of, lambda: None)  # type: ignore[arg-type]  # a stand-in
         self.watch.declare({HOST: 8001, OTHER: 8002})
@@ -34,13 +37,16 @@ class Scene:
         yield CONNECTED, {}
         while True:
             heard = await self.heard.get()
-            if isinstance(heard, EngineUnreachable):
+            if isinstance(heard, AutostartError):
                 raise heard
             yield heard
 
     async def look(self, hosts: Collection[str]) -> Mapping[str, Container | None]:
         self.looks += 1
-        return {host: self.there.get(host) for host in hosts}
+        seen = {host: self.there.get(host) for host in hosts}
+        if self.held is not None:
+            await self.held.wait()
+        return seen
 
     def hosts_of(self, labels: Mapping[str, str]) -> Collection[str]:
         return labels.values()
@@ -195,3 +201,68 @@ async def test_one_event_is_one_look():
     await scene.told(1)
 
     assert scene.looks == before + 1
+
+
+async def test_what_happens_during_a_look_is_looked_at_too():
+    """A look that saw it running a moment before it died is not the last word."""
+    scene = Scene()
+    scene.watch.saw(HOST, scene.up(HOST), ours=True)
+    scene.held = asyncio.Event()
+    telling = asyncio.ensure_future(scene.told(1))
+    while not scene.looks:
+        await asyncio.sleep(0)
+    scene.down(HOST, exit_code=137)
+    scene.happens(HOST, "die")
+    await asyncio.sleep(0.01)
+    scene.held.set()
+
+    assert [Exited(HOST, "a.example.co.1", "killed by SIGKILL")] == await telling
+
+
+async def test_a_look_does_not_overrule_a_start_that_it_slept_through():
+    """What was seen before a start began and ended says nothing about its run."""
+    scene = Scene()
+    scene.up(HOST)
+    scene.down(HOST)
+    scene.held = asyncio.Event()
+    telling = asyncio.ensure_future(scene.told(1))
+    while not scene.looks:
+        await asyncio.sleep(0)
+    with scene.watch.working_on(HOST):
+        endpoint = scene.watch.saw(HOST, scene.up(HOST, "2"), ours=True)
+    scene.held.set()
+    await asyncio.sleep(0.01)
+    assert scene.watch.runs(HOST)
+    scene.down(HOST, exit_code=1)
+    scene.happens(HOST)
+
+    assert endpoint is not None
+    assert [Exited(HOST, endpoint.run, "exit code 1")] == await telling
+
+
+@pytest.mark.parametrize("error", [EngineUnreachable("gone"), EngineRefused("503 from a proxy")])
+async def test_no_answer_of_the_engine_makes_us_deaf(error: AutostartError):
+    """Whatever it says instead of events: lost, then found, and what was missed."""
+    scene = Scene()
+    endpoint = scene.watch.saw(HOST, scene.up(HOST), ours=True)
+    scene.heard.put_nowait(error)
+    telling = asyncio.ensure_future(scene.told(3))
+    await asyncio.sleep(0.01)
+    scene.down(HOST, exit_code=1)
+
+    assert endpoint is not None
+    expected = [Lost(error.message), Found(), Exited(HOST, endpoint.run, "exit code 1")]
+    assert expected == await telling
+
+
+async def test_a_bug_in_listening_is_heard_of():
+    """It ends the changes, so that whoever listens tells of it and begins again."""
+    scene = Scene()
+
+    async def broken() -> AsyncGenerator[tuple[str, dict[str, str]]]:
+        raise ZeroDivisionError
+        yield CONNECTED, {}
+
+    scene.events = broken  # type: ignore[method-assign]  # the bug
+    with pytest.raises(ZeroDivisionError):
+        await scene.told(1)

@@ -18,8 +18,8 @@ from autostart.lifecycle import (
     StopRequested,
 )
 from autostart.probe import BusyUnknown
-from autostart.runtimes.base import Change
-from autostart.supervisor.execution import LOOK_SECONDS, STOP_GRACE_SECONDS
+from autostart.runtimes.base import STOP_GRACE_SECONDS, Change
+from autostart.supervisor.execution import LOOK_SECONDS
 from tests.fakes.runtime import FakeMachine, FakeRuntime
 from tests.unit.supervisor_stage import HOST, WHISPER, Stage, changed, now, settle
 from tests.unit.virtual_time import STARTED_AT, on_virtual_time

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -90,7 +91,7 @@ class Compose:
         Raises StartFailed in compose's words where they mean nothing.
         """
         command = [*_base(project), "config", "--format", "json", *(service.containers or ())]
-        document = json.loads(await self._ask(command))
+        document = json.loads(await self._ask(command, project.folder))
         return Model(str(document["name"]), document.get("services") or {})
 
     async def create(
@@ -114,7 +115,7 @@ class Compose:
                 lines.append(line[:LINE_MAX])
                 progress(lines[-1])
 
-        status = await self._run([*command, *(names or ())], take)
+        status = await self._run([*command, *(names or ())], take, folder=project.folder)
         log.info(
             "compose",
             project=project.name,
@@ -127,13 +128,13 @@ class Compose:
 
     # The process.
 
-    async def _ask(self, command: Sequence[str]) -> str:
+    async def _ask(self, command: Sequence[str], folder: Path | None = None) -> str:
         """Return what the command prints. Raises StartFailed with what it says instead."""
         answer: list[str] = []
         said: deque[str] = deque(maxlen=DETAIL_LINES)
         try:
             async with asyncio.timeout(ASK_SECONDS):
-                status = await self._run(command, said.append, answer.append)
+                status = await self._run(command, said.append, answer.append, folder=folder)
         except TimeoutError as error:
             text = f"docker compose was silent for {ASK_SECONDS:.0f} s"
             raise EngineUnreachable(text) from error
@@ -146,8 +147,13 @@ class Compose:
         command: Sequence[str],
         tell: Callable[[str], None],
         take: Callable[[str], None] | None = None,
+        *,
+        folder: Path | None = None,
     ) -> int:
-        """Run to the end; `tell` gets what it says, `take` what it answers (else that too)."""
+        """Run to the end; `tell` gets what it says, `take` what it answers (else that too).
+
+        In the project's folder, as an operator would: COMPOSE_FILE is relative to it.
+        """
         self.calls += 1
         try:
             process = await asyncio.create_subprocess_exec(
@@ -156,6 +162,7 @@ class Compose:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env=self._inherited(),
+                cwd=folder,
                 start_new_session=True,
                 limit=ANSWER_BYTES_MAX,
             )
@@ -218,6 +225,7 @@ def _failure(lines: Sequence[str], status: int) -> StartFailed | EngineUnreachab
         or said[-1:]
         or [f"exit code {status}, without a word"]
     )
-    message = errors[-1].removeprefix("Error response from daemon: ")
+    # Compose quotes the files: a password that is written badly stands in its complaint.
+    private = errors[-1].removeprefix("Error response from daemon: ")[:MESSAGE_MAX]
     detail = "\n".join(said[-DETAIL_LINES:])
-    return StartFailed(f"docker compose: {message[:MESSAGE_MAX]}", detail=detail)
+    return StartFailed("docker compose failed", private=private, detail=detail)

@@ -75,6 +75,11 @@ class Container:
         return self.status == "paused"
 
     @property
+    def is_up(self) -> bool:
+        """Whether it has processes."""
+        return self.is_running or self.is_paused
+
+    @property
     def run(self) -> str:
         """The identity of its present run."""
         return f"{self.id[:12]}.{self.started_at}"

@@ -37,8 +37,8 @@ class Creation:
         self._compose = compose
         self._projects = projects
         self._inventory = inventory
-        # What compose was asked about, by host.
-        self._settled: dict[str, Hashable] = {}
+        # What compose was asked about, by host, and the runs that it was not to touch.
+        self._settled: dict[str, tuple[Hashable, frozenset[str]]] = {}
         self._turns: defaultdict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._files = ThreadPoolExecutor(max_workers=2, thread_name_prefix="compose-files")
 
@@ -54,6 +54,7 @@ class Creation:
             text = f"{service.compose} could not be read within {FILES_SECONDS:.0f} s"
             raise StartFailed(text) from error
         names = self._inventory.names
+        self._inventory.plain[service.host] = project.services if project.is_complete else None
         if project.name is not None:
             names[service.host] = project.name
         elif service.host not in names:
@@ -100,8 +101,10 @@ class Creation:
                     f"by containers of {foreign.folder}; give one of them another top-level name"
                 )
             await self._create(service, project, mine, progress)
+        untouched = frozenset(one.run for one in mine if one.is_up)
         mine = await self._inventory.of(service)
-        self._settled[service.host] = _question(project, mine, await self._images(mine))
+        question = _question(project, mine, await self._images(mine))
+        self._settled[service.host] = (question, untouched)
         return mine
 
     def close(self) -> None:
@@ -115,7 +118,7 @@ class Creation:
         mine: Sequence[Container],
         progress: Progress,
     ) -> None:
-        up = {one.service for one in mine if one.is_running or one.is_paused}
+        up = {one.service for one in mine if one.is_up}
         if not up:
             await self._compose.create(project, progress, service.containers)
             return
@@ -129,7 +132,11 @@ class Creation:
         self, service: ServiceConfig, project: Project, mine: Sequence[Container]
     ) -> bool:
         images = await self._images(mine)
-        if self._settled.get(service.host) == _question(project, mine, images):
+        question, untouched = self._settled.get(service.host, (None, frozenset()))
+        # What was up was left as it is. Once it is not, it may have to become what the files say.
+        if question == _question(project, mine, images) and untouched <= {
+            one.run for one in mine if one.is_up
+        }:
             return True
         expected = set(service.containers or project.services)
         if not mine or not expected <= {one.service for one in mine}:

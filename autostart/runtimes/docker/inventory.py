@@ -17,6 +17,8 @@ from autostart.runtimes.docker.engine import Engine
 
 # Beyond so many, one list of everything is cheaper than a list each.
 ONE_BY_ONE_MAX = 3
+# What a compose key ends with that names a file.
+FILES = (".yaml", ".yml")
 
 
 class Inventory:
@@ -25,13 +27,17 @@ class Inventory:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.declared: dict[str, ServiceConfig] = {}
-        self.names: dict[str, str] = {}  # compose's project names, by host, as far as known
+        # By host, as far as the files were read: compose's project name, and what `up` makes.
+        self.names: dict[str, str] = {}
+        self.plain: dict[str, frozenset[str] | None] = {}
         self._folders: dict[str, Path] = {}
 
     def declare(self, services: Sequence[ServiceConfig]) -> None:
         """Replace the services."""
         self.declared = {service.host: service for service in services}
-        self.names = {host: name for host, name in self.names.items() if host in self.declared}
+        for known in (self.names, self.plain):
+            for host in known.keys() - self.declared.keys():
+                del known[host]
         self._folders = {service.host: folder_of(service) for service in services}
 
     async def publishers(self, hosts: Collection[str]) -> dict[str, Container | None]:
@@ -49,7 +55,16 @@ class Inventory:
         self, service: ServiceConfig, everything: Sequence[Container] | None = None
     ) -> list[Container]:
         """Return the containers that the service needs, as far as they exist."""
-        return needed(await self.project_of(service, everything), service.containers)
+        return self.mine(service, await self.project_of(service, everything))
+
+    def mine(self, service: ServiceConfig, project: Sequence[Container]) -> list[Container]:
+        """Return those of the project's containers that the service needs."""
+        names = service.containers or self.plain.get(service.host)
+        mine = needed(project, names)
+        # What an earlier version of the files left up is the service's until it is stopped.
+        return mine + [
+            one for one in project if one.publishes(service.port) and one.is_up and one not in mine
+        ]
 
     async def project_of(
         self, service: ServiceConfig, everything: Sequence[Container] | None = None
@@ -59,11 +74,12 @@ class Inventory:
         if everything is None:
             everything = await self._engine.containers(name)
         folder = folder_of(service)
-        return [
-            one
-            for one in everything
-            if resolve(one.folder) == folder and name in (None, one.project)
-        ]
+        inside = [one for one in everything if resolve(one.folder) == folder]
+        if name is None:
+            # The files cannot be read now. Others in this folder may be another project's.
+            publisher = main(inside, service.port)
+            name = None if publisher is None else publisher.project
+        return [one for one in inside if one.project == name]
 
     async def foreign(self, service: ServiceConfig) -> Container | None:
         """Return a container that has the project's name and belongs to another folder."""
@@ -91,9 +107,11 @@ class Inventory:
 
 
 def folder_of(service: ServiceConfig) -> Path:
-    """Return the project's folder, links followed."""
-    assert service.compose is not None, f"{service.host} has no compose"
-    return resolve(service.compose if service.compose.is_dir() else service.compose.parent)
+    """Return the project's folder, links followed; also one that is not there now."""
+    compose = service.compose
+    assert compose is not None, f"{service.host} has no compose"
+    is_file = compose.is_file() or (compose.suffix in FILES and not compose.is_dir())
+    return resolve(compose.parent if is_file else compose)
 
 
 @lru_cache(maxsize=1024)

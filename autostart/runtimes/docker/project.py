@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Project:
     implicit: bool  # compose finds exactly these by itself, and is not told
     name: str | None  # None where only compose can tell: it is interpolated
     services: frozenset[str]  # what a plain `up` makes
+    is_complete: bool  # False where it may make more: a file is included that only compose finds
     profiles: tuple[str, ...]  # to be activated for the services that the map names
     inputs: tuple[Path, ...]  # every file whose edit may change a container, also if absent
 
@@ -81,7 +82,7 @@ def read_project(service: ServiceConfig, *, gpu: bool, environment: Mapping[str,
             raise StartFailed(f"{service.host} has no gpu_compose")
         files = (*files, Path(os.path.abspath(service.gpu_compose)))  # noqa: PTH100 - as above
     documents = {file: _parse(file) for file in files}
-    declared: dict[str, Any] = {}
+    declared = _Declared()
     inputs = [*files, folder / DOTENV]
     for file, document in documents.items():
         inputs += _inputs(file, folder, document, declared, depth=0)
@@ -92,9 +93,12 @@ def read_project(service: ServiceConfig, *, gpu: bool, environment: Mapping[str,
         implicit=is_folder and not gpu,
         name=_name(folder, documents.values(), {**dotenv, **environment}),
         services=frozenset(
-            name for name, entry in declared.items() if _is_active(_profiles(entry), active)
+            name
+            for name, entry in declared.services.items()
+            if _is_active(_profiles(entry), active)
         ),
-        profiles=_wanted_profiles(service, declared),
+        is_complete=declared.is_complete,
+        profiles=_wanted_profiles(service, declared.services),
         inputs=tuple(dict.fromkeys(inputs)),
     )
 
@@ -147,13 +151,24 @@ def _first_of(folder: Path, names: Iterable[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
+@dataclass
+class _Declared:
+    """What was found in the files so far."""
+
+    services: dict[str, Any] = field(default_factory=dict)
+    is_complete: bool = True
+
+
 def _inputs(
-    file: Path, folder: Path, document: Mapping[str, Any], declared: dict[str, Any], *, depth: int
+    file: Path, folder: Path, document: Mapping[str, Any], declared: _Declared, *, depth: int
 ) -> Iterator[Path]:
     """Yield the other files that a compose file names; note the services that it declares."""
     for entry in _listed(document.get("include")) if depth < INCLUDES_MAX else ():
         inner = entry if isinstance(entry, Mapping) else {"path": entry}
-        for path in _paths(folder, inner.get("path")):
+        included = list(_paths(folder, inner.get("path")))
+        if not included or not all(path.is_file() for path in included):
+            declared.is_complete = False
+        for path in included:
             yield path
             if path.is_file():
                 below = Path(inner.get("project_directory") or path.parent)
@@ -162,12 +177,12 @@ def _inputs(
         yield from _paths(folder, inner.get("env_file"))
     for name, entry in _mapping(document.get("services")).items():
         service = _mapping(entry)
-        declared[name] = {**declared.get(name, {}), **service}
+        declared.services[name] = {**declared.services.get(name, {}), **service}
         extends = service.get("extends")
         for path in _paths(folder, extends.get("file") if isinstance(extends, Mapping) else None):
             yield path
             if path.is_file() and path != file and depth < INCLUDES_MAX:
-                yield from _inputs(path, path.parent, _parse(path), {}, depth=depth + 1)
+                yield from _inputs(path, path.parent, _parse(path), _Declared(), depth=depth + 1)
         for env_file in _listed(service.get("env_file")):
             yield from _paths(
                 folder, env_file.get("path") if isinstance(env_file, Mapping) else env_file
@@ -227,15 +242,22 @@ def _read_dotenv(path: Path) -> dict[str, str]:
     for line in text.splitlines():
         match = re.fullmatch(r"\s*(?:export\s+)?(COMPOSE_\w+)\s*=\s*(.*?)\s*", line)
         if match:
-            found[match[1]] = match[2].strip("\"'")
+            found[match[1]] = _unquoted(match[2])
     return found
+
+
+def _unquoted(value: str) -> str:
+    """Return a value as compose reads it: without quotes, or without a comment."""
+    if quoted := re.match(r"""(["'])(.*?)\1""", value):
+        return quoted[2]
+    return re.sub(r"\s#.*", "", value)
 
 
 def _name(
     folder: Path, documents: Iterable[Mapping[str, Any]], environment: Mapping[str, str]
 ) -> str | None:
     if named := environment.get("COMPOSE_PROJECT_NAME"):
-        return named
+        return None if "$" in named else named
     written = [str(document["name"]) for document in documents if document.get("name")]
     if written:
         return None if "$" in written[-1] else written[-1]

@@ -34,7 +34,7 @@ from autostart.runtimes import port as ports
 from autostart.runtimes.base import Change, Device, Diagnosis, Doubt, Usage
 from autostart.runtimes.docker import examination
 from autostart.runtimes.docker.compose import Compose
-from autostart.runtimes.docker.container import Container, main, needed
+from autostart.runtimes.docker.container import Container, main
 from autostart.runtimes.docker.creation import Creation
 from autostart.runtimes.docker.device import Machine
 from autostart.runtimes.docker.discovery import draft_map
@@ -42,7 +42,7 @@ from autostart.runtimes.docker.engine import ContainerGone, Engine
 from autostart.runtimes.docker.inventory import Inventory
 from autostart.runtimes.docker.log import read_log
 from autostart.runtimes.docker.project import Project, Projects
-from autostart.runtimes.docker.stack import Stack
+from autostart.runtimes.docker.stack import IsShared, Stack
 from autostart.runtimes.docker.watch import Watch
 
 log = structlog.get_logger("autostart")
@@ -123,11 +123,11 @@ class DockerRuntime:
         assert host in self._inventory.declared, f"{host} is not declared"
         async with self._turns[host]:
             with self._watch.working_on(host):
-                everything = await self._inventory.project_of(service)
-                mine = needed(everything, service.containers)
-                is_shared = self._sharing(service, everything)
+                mine = await self._inventory.of(service)
                 try:
-                    await self._stack.down(mine, service.stop_timeout_seconds, is_shared)
+                    await self._stack.down(
+                        mine, service.stop_timeout_seconds, lambda: self._sharing(service)
+                    )
                 finally:
                     left = main(await self._inventory.of(service), service.port)
                     self._watch.saw(host, left, ours=True)
@@ -155,10 +155,15 @@ class DockerRuntime:
     async def _up(
         self, service: ServiceConfig, mine: Sequence[Container], publisher: Container
     ) -> Container:
+        async def sharing() -> IsShared:
+            # It is given up: what others that are given up use with it is used by nobody.
+            self._starting.discard(service.host)
+            return await self._sharing(service)
+
         try:
-            return await self._stack.up(mine, publisher, service.stop_timeout_seconds)
+            return await self._stack.up(mine, publisher, service.stop_timeout_seconds, sharing)
         except StartFailed as error:
-            if any(text in error.message for text in PORT_TAKEN):
+            if any(text in error.private for text in PORT_TAKEN):
                 raise PortTaken(await self._holder(service.port)) from error
             raise
 
@@ -181,18 +186,20 @@ class DockerRuntime:
         name = await self._engine.publisher(port)
         return f"port {port} is taken by {holder}" + (f", container {name}" if name else "")
 
-    def _sharing(
-        self, service: ServiceConfig, everything: Sequence[Container]
-    ) -> Callable[[Container], bool]:
-        """Return whether another service of the project uses a container, at the time of asking."""
-        uses = {
-            other.host: {one.id for one in needed(everything, other.containers)}
-            for other in self._inventory.neighbours(service)
-        }
+    async def _sharing(self, service: ServiceConfig) -> IsShared:
+        """Return whether another service of the project uses a container now."""
+        neighbours = self._inventory.neighbours(service)
+        everything = await self._inventory.project_of(service) if neighbours else []
+        uses: dict[str, set[str] | None] = {}
+        for other in neighbours:
+            mine = self._inventory.mine(other, everything)
+            # One that is not created yet may come to use any of them.
+            exists = main(mine, other.port) is not None
+            uses[other.host] = {one.id for one in mine} if exists else None
 
         def is_shared(container: Container) -> bool:
             return any(
-                container.id in ids
+                ids is None or container.id in ids
                 for host, ids in uses.items()
                 if host in self._starting or self._watch.runs(host)
             )
@@ -258,7 +265,7 @@ class DockerRuntime:
         except EngineUnreachable:
             pass  # `diagnose` tells
         except AutostartError as error:
-            doubts.append(Doubt(error.message, fatal=True))
+            doubts.append(Doubt(error.for_operator, fatal=True))
         return doubts
 
     async def diagnose(self) -> list[Diagnosis]:
@@ -276,7 +283,7 @@ class DockerRuntime:
             info = await self._engine.info()
         except AutostartError as error:
             hint = "start Docker; may this user open its socket? is DOCKER_HOST right?"
-            return Diagnosis(subject, works=False, detail=error.message, hint=hint)
+            return Diagnosis(subject, works=False, detail=error.for_operator, hint=hint)
         return Diagnosis(subject, works=True, detail=str(info.get("ServerVersion", "")))
 
     async def _diagnose_compose(self) -> Diagnosis:
@@ -284,7 +291,7 @@ class DockerRuntime:
             return Diagnosis("compose answers", works=True, detail=await self._compose.version())
         except AutostartError as error:
             hint = "install Docker's compose plugin"
-            return Diagnosis("compose answers", works=False, detail=error.message, hint=hint)
+            return Diagnosis("compose answers", works=False, detail=error.for_operator, hint=hint)
 
     async def discover(self) -> str:
         """Return a draft of a map from the projects that the engine knows."""
@@ -292,6 +299,7 @@ class DockerRuntime:
 
     async def close(self) -> None:
         self._watch.close()
+        self._stack.close()
         self._creation.close()
         self._engine.close()
         self._ports.shutdown(wait=False, cancel_futures=True)

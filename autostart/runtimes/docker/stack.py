@@ -7,19 +7,26 @@ is created, changed or removed. A container that another service is taking down 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-from autostart.errors import EngineUnreachable, StartFailed, StopFailed
+from autostart.errors import AutostartError, EngineUnreachable, StartFailed, StopFailed
 from autostart.runtimes.docker.container import COMPLETED, HEALTHY, Container, levels
 from autostart.runtimes.docker.engine import ContainerGone, Engine, EngineRefused
 
 # Between looks at what is waited for. The engine itself knows an exit at once, and a health
 # verdict at its next check, which is a second away at best.
 LOOK_AGAIN_SECONDS = 0.05
+# Beyond its own, for what depends on one another and has to be stopped one after the other. What
+# the runtime may take in all is STOP_GRACE_SECONDS.
+LEVELS_SECONDS = 10.0
 # What a start that was given up may still take in the engine, before we leave it to be found.
 LETTING_GO_SECONDS = 10.0
+
+
+# Says which containers other services use, at the time of asking.
+IsShared = Callable[[Container], bool]
+Sharing = Callable[[], Awaitable[IsShared]]
 
 
 class Stack:
@@ -27,39 +34,59 @@ class Stack:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._going: dict[str, asyncio.Future[None]] = {}  # being stopped, by container id
+        # Being stopped, by container id: to the end, also if whoever asked for it has left.
+        self._going: dict[str, asyncio.Task[None]] = {}
+        # Begun by a start that failed, and left up for another one that has failed since.
+        self._loose: set[str] = set()
 
     async def up(
-        self, containers: Sequence[Container], last: Container, stop_seconds: float
+        self,
+        containers: Sequence[Container],
+        last: Container,
+        stop_seconds: float,
+        sharing: Sharing,
     ) -> Container:
         """Start what does not run; return how `last` looks then.
 
-        All or nothing, also when cancelled. Raises StartFailed naming the container,
-        EngineUnreachable.
+        All or nothing, also when cancelled, but for what others use by then. Raises StartFailed
+        naming the container, EngineUnreachable.
         """
         begun: list[Container] = []
         by_service = {container.service: container for container in containers}
         try:
             for level in levels(containers):
                 await _all(self._start(each, by_service, begun) for each in level)
-            return await self._look(last)
+            seen = await self._look(last)
         except BaseException:
+            left = [one for one in containers if one.id in self._loose and one not in begun]
             # Shielded: a second cancellation must not leave half of it.
-            await asyncio.shield(self._undo(begun, stop_seconds))
+            await asyncio.shield(self._undo([*left, *begun], stop_seconds, sharing))
             raise
+        self._loose.difference_update(one.id for one in containers)
+        return seen
 
     async def down(
         self,
         containers: Sequence[Container],
         stop_seconds: float,
-        is_shared: Callable[[Container], bool],
+        sharing: Sharing,
     ) -> None:
         """Stop what runs and is not used by others when its turn comes, dependents first.
 
-        Raises StopFailed, EngineUnreachable.
+        Each is asked and given `stop_seconds`; when those before it have used up them and more, it
+        is given a second. Raises StopFailed, EngineUnreachable.
         """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + stop_seconds + LEVELS_SECONDS
         for level in reversed(levels(containers)):
-            await _all(self._stop(each, stop_seconds) for each in level if not is_shared(each))
+            seconds = max(1.0, min(stop_seconds, deadline - loop.time()))
+            is_shared = await sharing()
+            await _all(self._stop(each, seconds) for each in level if not is_shared(each))
+
+    def close(self) -> None:
+        """Wait for nothing any more; what was asked of the engine goes on there."""
+        for going in self._going.values():
+            going.cancel()
 
     async def wait_until_healthy(self, container: Container) -> None:
         """Return when the engine calls it healthy. Raises StartFailed where it never will."""
@@ -83,7 +110,7 @@ class Stack:
             if name in others:
                 await self._await_condition(others[name], condition)
         if going := self._going.get(container.id):
-            await asyncio.shield(going)
+            await asyncio.wait([going])
             container = await self._look(container)
         if container.is_running:
             return
@@ -96,7 +123,8 @@ class Stack:
         except ContainerGone as error:
             raise StartFailed(f"container {container.name} was removed meanwhile") from error
         except EngineRefused as error:
-            raise StartFailed(f"container {container.name}: {error.message}") from error
+            text = f"the engine did not start container {container.name}"
+            raise StartFailed(text, private=error.message) from error
 
     async def _await_condition(self, container: Container, condition: str) -> None:
         if condition == HEALTHY:
@@ -112,8 +140,19 @@ class Stack:
     async def _stop(self, container: Container, seconds: float) -> None:
         if not (container.is_running or container.is_paused or container.status == "restarting"):
             return
-        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._going[container.id] = gone
+        going = self._going.get(container.id)
+        if going is None:
+            going = asyncio.get_running_loop().create_task(self._end(container, seconds))
+            self._going[container.id] = going
+            going.add_done_callback(lambda ended: self._forget(container.id, ended))
+        await asyncio.shield(going)
+
+    def _forget(self, container_id: str, ended: asyncio.Task[None]) -> None:
+        del self._going[container_id]
+        if not ended.cancelled():
+            ended.exception()  # seen: whoever waited for it may have left
+
+    async def _end(self, container: Container, seconds: float) -> None:
         try:
             if container.is_paused:
                 await self._engine.unpause(container.id)  # else no signal reaches it
@@ -121,13 +160,19 @@ class Stack:
         except ContainerGone:
             pass  # removed by hand: it does not run either
         except EngineRefused as error:
-            raise StopFailed(f"container {container.name}: {error.message}") from error
-        finally:
-            del self._going[container.id]
-            gone.set_result(None)
+            text = f"the engine did not stop container {container.name}"
+            raise StopFailed(text, private=error.message) from error
 
-    async def _undo(self, begun: Sequence[Container], seconds: float) -> None:
+    async def _undo(self, begun: Sequence[Container], seconds: float, sharing: Sharing) -> None:
+        self._loose.update(one.id for one in begun)
+        try:
+            is_shared = await sharing()
+        except AutostartError:
+            return  # nobody can say who uses them: found when the engine answers
         for container in reversed(begun):
+            if is_shared(container):
+                continue
+            self._loose.discard(container.id)
             try:
                 async with asyncio.timeout(seconds + LETTING_GO_SECONDS):
                     await self._stop(await self._look(container), seconds)
@@ -157,9 +202,10 @@ async def _to_its_end(call: Coroutine[Any, Any, None]) -> None:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        deadline = time.monotonic() + LETTING_GO_SECONDS
-        while not task.done() and time.monotonic() < deadline:
-            await asyncio.wait([task], timeout=deadline - time.monotonic())
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LETTING_GO_SECONDS
+        while not task.done() and loop.time() < deadline:
+            await asyncio.wait([task], timeout=deadline - loop.time())
         if task.done() and not task.cancelled():
             task.exception()  # seen: who cancelled us does not want to hear of it
         raise

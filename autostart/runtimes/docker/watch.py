@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -20,7 +20,7 @@ from collections.abc import (
     Mapping,
 )
 
-from autostart.errors import EngineUnreachable
+from autostart.errors import AutostartError, EngineUnreachable
 from autostart.lifecycle import Endpoint
 from autostart.runtimes.base import Appeared, Change, Exited, Found, Lost
 from autostart.runtimes.docker.container import Container
@@ -58,6 +58,7 @@ class Watch:
         self._told: deque[Change] = deque()
         self._unseen: set[str] = set()  # hosts where something happened
         self._working: dict[str, int] = {}  # hosts that are being started or stopped
+        self._worked: Counter[str] = Counter()  # how often that was begun, by host
         self._news = asyncio.Event()
         self._untold: set[str] = set()  # hosts whose run is told although it is known
         self._is_lost = False
@@ -74,6 +75,7 @@ class Watch:
     def working_on(self, host: str) -> Iterator[None]:
         """Leave the looks at this host to the caller for the length of the block."""
         self._working[host] = self._working.get(host, 0) + 1
+        self._worked[host] += 1
         try:
             yield
         finally:
@@ -118,8 +120,11 @@ class Watch:
     async def changes(self) -> AsyncGenerator[Change]:
         """Tell what changes until closed; one consumer."""
         following = asyncio.ensure_future(self._follow())
+        following.add_done_callback(lambda _: self._news.set())
         try:
             while not self._closed:
+                if following.done():
+                    following.result()  # a bug: told, and begun again, by who listens
                 self._news.clear()
                 if self._told:
                     change = self._told.popleft()
@@ -150,14 +155,17 @@ class Watch:
         hosts = [host for host in self._unseen & self._ports.keys() if host not in self._working]
         if not hosts or self._is_lost:
             return False
+        # Before the look: what happens during it has us look again.
+        self._unseen.difference_update(hosts)
+        worked = {host: self._worked[host] for host in hosts}
         try:
             seen = await self._look(hosts)
-        except EngineUnreachable:
+        except AutostartError:
+            self._unseen.update(hosts)
             return False  # the follower notices, and has us look when it is found
         for host in hosts:
             # Somebody may have begun a start or a stop meanwhile, and knows better.
-            if host in self._ports and host not in self._working:
-                self._unseen.discard(host)
+            if host in self._ports and worked[host] == self._worked[host]:
                 self.saw(host, seen.get(host), ours=False)
         return True
 
@@ -165,7 +173,7 @@ class Watch:
         while True:
             try:
                 await self._hear()
-            except EngineUnreachable as error:
+            except AutostartError as error:
                 if not self._is_lost:
                     self._is_lost = True
                     self._tell(Lost(error.message))
