@@ -26,6 +26,7 @@ OTHER = "other.localhost"
 LATER_FAILING = {"entrypoint": ["python3", "-c", "import time; time.sleep(3); raise SystemExit(1)"]}
 DONE = "service_completed_successfully"
 UP = "service_started"
+DB_AND_JOB = {"db": {"condition": UP}, "job": {"condition": DONE}}
 
 
 def up(project: str) -> set[str]:
@@ -35,26 +36,28 @@ def up(project: str) -> set[str]:
     return set(docker("ps", "--filter", ours, "--format", label).split())
 
 
-def on_db_and_job(port: int) -> dict[str, Any]:
-    return plain_container(port, depends_on={"db": {"condition": UP}, "job": {"condition": DONE}})
+def two_on_one_database(folder: Path, needed_by_two: dict[str, Any]) -> dict[str, Any]:
+    """Write a project of two services, the first of which cannot start; return the map's part."""
+    ports = [free_port(), free_port()]
+    services = {
+        "one": plain_container(ports[0], depends_on=DB_AND_JOB),
+        "two": plain_container(ports[1], depends_on=needed_by_two),
+        "db": plain_container(None),
+        "job": plain_container(None, **LATER_FAILING),
+    }
+    write_compose(folder, services)
+    return {
+        HOST: entry(folder, ports[0], containers=["one"]),
+        OTHER: entry(folder, ports[1], containers=["two"]),
+    }
 
 
 async def test_a_failed_start_takes_nothing_from_others(
     tmp_path: Path, client: aiohttp.ClientSession
 ) -> None:
     """The database that it began is another's by then, and goes down with that one."""
-    folder, ports = tmp_path / "both", [free_port(), free_port()]
-    services = {
-        "one": on_db_and_job(ports[0]),
-        "two": plain_container(ports[1], depends_on=["db"]),
-        "db": plain_container(None),
-        "job": plain_container(None, **LATER_FAILING),
-    }
-    write_compose(folder, services)
-    declared = {
-        HOST: entry(folder, ports[0], containers=["one"]),
-        OTHER: entry(folder, ports[1], containers=["two"]),
-    }
+    folder = tmp_path / "both"
+    declared = two_on_one_database(folder, {"db": {"condition": UP}})
     async with running(tmp_path, declared) as daemon:
         failing = asyncio.create_task(ask(client, daemon))
         while "db" not in up(name_of(folder)):
@@ -72,18 +75,8 @@ async def test_two_starts_that_fail_leave_nothing(
     tmp_path: Path, client: aiohttp.ClientSession
 ) -> None:
     """Neither leaves the database to the other."""
-    folder, ports = tmp_path / "both", [free_port(), free_port()]
-    services = {
-        "one": on_db_and_job(ports[0]),
-        "two": on_db_and_job(ports[1]),
-        "db": plain_container(None),
-        "job": plain_container(None, **LATER_FAILING),
-    }
-    write_compose(folder, services)
-    declared = {
-        HOST: entry(folder, ports[0], containers=["one"]),
-        OTHER: entry(folder, ports[1], containers=["two"]),
-    }
+    folder = tmp_path / "both"
+    declared = two_on_one_database(folder, DB_AND_JOB)
     async with running(tmp_path, declared) as daemon:
         answers = await asyncio.gather(ask(client, daemon), ask(client, daemon, host=OTHER))
         await daemon.wait_for_state("failed")
