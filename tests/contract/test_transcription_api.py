@@ -414,7 +414,7 @@ async def test_a_client_that_leaves_frees_its_place(server):
     """Decoding stops at the next segment, so the next client need not wait for nobody."""
     async with httpx.AsyncClient(timeout=60) as client:
         work = asyncio.ensure_future(post(client, server, LONG_SECONDS))
-        await asyncio.to_thread(server.await_busy, True)
+        await asyncio.to_thread(server.await_upload, len(long_recording(LONG_SECONDS)))
         await asyncio.sleep(0.5)  # into the decoding
         work.cancel()
         began = time.monotonic()
@@ -429,7 +429,7 @@ async def test_a_client_that_leaves_the_queue_frees_its_place(server):
     """Who waited and left makes room for another, while the first still runs."""
     async with httpx.AsyncClient(timeout=60) as client:
         first = asyncio.ensure_future(post(client, server, LONG_SECONDS))
-        await asyncio.to_thread(server.await_busy, True)
+        await asyncio.to_thread(server.await_upload, len(long_recording(LONG_SECONDS)))
         for _ in range(3):  # there is one place to wait
             waiting = asyncio.ensure_future(post(client, server, 3.0))
             await asyncio.wait({waiting}, timeout=0.5)

@@ -54,17 +54,23 @@ class SpeechServer:
     def transcriptions(self) -> str:
         return self.url + "/v1/audio/transcriptions"
 
-    def open_uploads(self) -> list[str]:
-        """Give the temporary files that it holds; they have no names, so no folder lists them."""
+    def open_uploads(self) -> list[int]:
+        """Give the sizes of the temporary files that it holds; they have no names to be listed."""
         found = []
         for descriptor in Path(f"/proc/{self.process.pid}/fd").iterdir():
             try:
                 target = str(descriptor.readlink())
+                size = descriptor.stat().st_size
             except FileNotFoundError:
                 continue
             if target.startswith(str(self.temporary)):
-                found.append(target)
+                found.append(size)
         return found
+
+    def await_upload(self, size: int) -> None:
+        """Wait until it has received a recording of this size: then it is in the line."""
+        received = f"{size} bytes to be received"
+        wait_for(lambda: max(self.open_uploads(), default=0) >= size, 20.0, received)
 
     def is_busy(self) -> bool:
         return httpx.get(self.url + "/busy").json()["busy"]
