@@ -9,6 +9,7 @@ import pytest
 
 from autostart.errors import EngineUnreachable, StartFailed
 from autostart.runtimes.docker.container import HEALTHY, Container
+from autostart.runtimes.docker.engine import EngineRefused
 from autostart.runtimes.docker.stack import LEVELS_SECONDS, IsShared, Stack
 from tests.unit.test_runtimes_docker_container import container
 from tests.unit.virtual_time import on_virtual_time
@@ -21,15 +22,18 @@ class FakeEngine:
         self.there = {one.id: one for one in containers}
         self.obeys = obeys
         self.log: list[tuple[str, str, float]] = []  # what, whom, when
-        self.answers = True
+        self.refuses = ""  # a container that it shows once and never again
+        self.shown = 0
 
     def note(self, what: str, container_id: str) -> None:
         now = asyncio.get_running_loop().time()
         self.log.append((what, container_id.removesuffix("-id"), now))
 
     async def inspect(self, container_id: str) -> Container:
-        if not self.answers:
-            raise EngineUnreachable("silent")
+        if container_id == self.refuses:
+            self.shown += 1
+            if self.shown > 1:
+                raise EngineRefused("500 from the engine")
         return self.there[container_id]
 
     async def start(self, container_id: str) -> None:
@@ -130,6 +134,17 @@ async def test_what_was_begun_is_stopped_when_a_start_fails() -> None:
         await stack(engine).up([FAILING, DB, JOB], FAILING, 10.0, nobody)
 
     assert set() == engine.up()
+
+
+@on_virtual_time
+async def test_one_that_cannot_be_stopped_keeps_no_other_up() -> None:
+    """A refusal of the engine ends neither the giving up nor the reason for it."""
+    engine = FakeEngine(FAILING, DB, JOB)
+    engine.refuses = JOB.id
+    with pytest.raises(StartFailed, match="job-1 is unhealthy"):
+        await stack(engine).up([FAILING, DB, JOB], FAILING, 10.0, nobody)
+
+    assert {"job"} == engine.up()
 
 
 @on_virtual_time

@@ -10,19 +10,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-from autostart.errors import AutostartError, EngineUnreachable, StartFailed, StopFailed
+from autostart.errors import AutostartError, StartFailed, StopFailed
 from autostart.runtimes.docker.container import COMPLETED, HEALTHY, Container, levels
 from autostart.runtimes.docker.engine import ContainerGone, Engine, EngineRefused
 
 # Between looks at what is waited for. The engine itself knows an exit at once, and a health
-# verdict at its next check, which is a second away at best.
+# verdict when its next check is due.
 LOOK_AGAIN_SECONDS = 0.05
-# Beyond its own, for what depends on one another and has to be stopped one after the other. What
-# the runtime may take in all is STOP_GRACE_SECONDS.
+# Beyond stop_timeout, for containers that depend on one another and are stopped one after the
+# other. Less than STOP_GRACE_SECONDS, which holds for all that a stop does.
 LEVELS_SECONDS = 10.0
 # What a start that was given up may still take in the engine, before we leave it to be found.
 LETTING_GO_SECONDS = 10.0
-
 
 # Says which containers other services use, at the time of asking.
 IsShared = Callable[[Container], bool]
@@ -73,8 +72,8 @@ class Stack:
     ) -> None:
         """Stop what runs and is not used by others when its turn comes, dependents first.
 
-        Each is asked and given `stop_seconds`; when those before it have used up them and more, it
-        is given a second. Raises StopFailed, EngineUnreachable.
+        Each is asked, and forced after `stop_seconds`, or after a second once those before it have
+        taken LEVELS_SECONDS longer than that. Raises StopFailed, EngineUnreachable.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + stop_seconds + LEVELS_SECONDS
@@ -176,7 +175,7 @@ class Stack:
             try:
                 async with asyncio.timeout(seconds + LETTING_GO_SECONDS):
                     await self._stop(await self._look(container), seconds)
-            except (StartFailed, StopFailed, EngineUnreachable, TimeoutError):
+            except (AutostartError, TimeoutError):
                 continue  # it is found when the engine answers, and stopped when idle
 
     async def _look(self, container: Container) -> Container:
