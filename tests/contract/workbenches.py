@@ -142,6 +142,19 @@ class FakeWorkbench:
         self.machine.find()
 
 
+class OnThisMachine:
+    """What is the same wherever runs are real."""
+
+    @contextlib.contextmanager
+    def stranger(self) -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            yield server.getsockname()[1]
+
+    async def settled(self, service: ServiceConfig, endpoint: Endpoint) -> None:
+        async with asyncio.timeout(ANSWERS_SECONDS):
+            await wait_until_ready(endpoint, service)
+
+
 @asynccontextmanager
 async def process_workbench(folder: Path) -> AsyncIterator[Workbench]:
     bench = ProcessWorkbench(folder)
@@ -151,7 +164,7 @@ async def process_workbench(folder: Path) -> AsyncIterator[Workbench]:
         bench.clean_up()
 
 
-class ProcessWorkbench:
+class ProcessWorkbench(OnThisMachine):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -177,15 +190,6 @@ class ProcessWorkbench:
 
     def breaking(self, runtime: Runtime, service: ServiceConfig) -> ServiceConfig:
         return replace(service, command=("no-such-program",))
-
-    @contextlib.contextmanager
-    def stranger(self) -> Iterator[int]:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            yield server.getsockname()[1]
-
-    async def settled(self, service: ServiceConfig, endpoint: Endpoint) -> None:
-        async with asyncio.timeout(ANSWERS_SECONDS):
-            await wait_until_ready(endpoint, service)
 
     def is_there(self, endpoint: Endpoint) -> bool:
         pid, _, ticks = endpoint.run.partition(".")
@@ -223,7 +227,7 @@ async def docker_workbench(folder: Path) -> AsyncIterator[Workbench]:
         remove_projects(under=folder)
 
 
-class DockerWorkbench:
+class DockerWorkbench(OnThisMachine):
     def __init__(self, folder: Path, host: str | None = None) -> None:
         self.folder = folder
         self.host = host
@@ -249,15 +253,6 @@ class DockerWorkbench:
         entry = plain_container(service.port, entrypoint=["/no/such/program"])
         write_compose(broken, {"web": entry})
         return replace(service, compose=broken)
-
-    @contextlib.contextmanager
-    def stranger(self) -> Iterator[int]:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            yield server.getsockname()[1]
-
-    async def settled(self, service: ServiceConfig, endpoint: Endpoint) -> None:
-        async with asyncio.timeout(ANSWERS_SECONDS):
-            await wait_until_ready(endpoint, service)
 
     def is_there(self, endpoint: Endpoint) -> bool:
         container, _, started_at = endpoint.run.partition(".")
