@@ -1,150 +1,126 @@
-"""Runs the real faster-whisper.
+"""The models of this service, and what is asked of them.
 
 To be imported in the worker's thread: the libraries behind it take a tenth of a second to import
 from a warm disk, and seconds from a cold one.
 """
 
 import logging
-import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-import faster_whisper
-import numpy as np
-from faster_whisper.vad import get_vad_model
-from numpy.typing import NDArray
+from faster_whisper.vad import get_speech_timestamps, get_vad_model
 
-from services.faster_whisper.settings import WhisperSettings, is_folder
-from services.transcription.audio import SAMPLE_RATE, decode_audio, split_at_pauses
+from services.faster_whisper.library import Library
+from services.faster_whisper.settings import WhisperSettings
+from services.faster_whisper.whisper import Whisper, vad_options
+from services.transcription.audio import SAMPLE_RATE, Recording, decode_audio, split_at_pauses
+from services.transcription.engine import Report, Span
 from services.transcription.errors import EngineError
-from services.transcription.form import TranscriptionRequest
-from services.transcription.languages import LANGUAGES, unknown_language
+from services.transcription.form import TranscriptionRequest, VadTuning
+from services.transcription.residents import Residents
 from services.transcription.transcript import Transcript
 from services.transcription.worker import Cancellation
 
 log = logging.getLogger(__name__)
 
-# CTranslate2's own default, which it also takes where there are fewer cores: twice as slow there.
-_THREADS_MAX = 4
-# faster-whisper's own prompt_reset_on_temperature.
-_GUESSING_TEMPERATURE = 0.5
-# Half of Whisper's context; the library keeps the last of them.
-_PROMPT_TOKENS = 224
-
-# Without tokenizer.json the library would fetch another model's from the network.
-_NEEDED_FILES = ("model.bin", "tokenizer.json")
+# Models on the Hub are saved in 16 bits a weight. To compute in 32 doubles them; to compute in 8
+# halves them, which is left as room for the work itself.
+_WIDE_TYPES = ("default", "auto", "float32")
 
 
 class WhisperEngine:
-    """A resident Whisper model."""
+    """Whisper models, as many in memory as the settings allow; the default one from the start."""
 
-    def __init__(self, settings: WhisperSettings, *, audio_seconds_max: float) -> None:
+    def __init__(
+        self,
+        settings: WhisperSettings,
+        library: Library,
+        *,
+        audio_seconds_max: float,
+        on_load: Callable[[str, float, Exception | None], None] = lambda *_: None,
+    ) -> None:
+        self._wide = settings.compute_type in _WIDE_TYPES
         self._audio_seconds_max = audio_seconds_max
-        self._model = faster_whisper.WhisperModel(
-            str(find_model(settings.model)),
-            device=settings.inference_device,
-            device_index=settings.device_index,
-            compute_type=settings.compute_type,
-            cpu_threads=settings.cpu_threads or min(_THREADS_MAX, os.cpu_count() or 1),
-            local_files_only=True,
+        self._residents: Residents[Whisper] = Residents(
+            bytes_max=settings.memory,
+            measure=lambda model: self._estimate_bytes(library.folder(model)),
+            load=lambda model: Whisper(library.folder(model), settings),
+            on_load=on_load,
         )
-        self._languages = self._find_languages()
+        self._residents.get(library.default.id)
 
     def warm_up(self) -> None:
         """Load the detector of speech."""
         get_vad_model()
 
+    def resident(self) -> Sequence[str]:
+        """Give the ids of the models in memory, the longest unused first."""
+        return self._residents.ids
+
+    def load(self, model: str) -> bool:
+        """Make a model resident; False if it was."""
+        if model in self._residents:
+            return False
+        self._get(model)
+        return True
+
+    def unload(self, model: str) -> bool:
+        """Remove a model from memory; False if it was not there."""
+        return self._residents.remove(model)
+
     def transcribe(
-        self, recording: BinaryIO, request: TranscriptionRequest, cancellation: Cancellation
+        self,
+        recording: Recording,
+        request: TranscriptionRequest,
+        cancellation: Cancellation,
+        report: Report,
     ) -> Transcript:
         """Give the words of an uploaded file."""
-        if request.language is not None and request.language not in self._languages:
-            raise unknown_language(request.language, self._languages)
         samples = decode_audio(
             recording, seconds_max=self._audio_seconds_max, check=cancellation.check
         )
+        whisper = self._get(request.model)
         try:
-            text, language = self._transcribe(samples, request, cancellation)
+            return whisper.transcribe(samples, request, cancellation.check, report)
         except (RuntimeError, MemoryError) as error:
             raise _failure(error) from error
-        return Transcript(
-            text=text.strip(), language=language, duration_seconds=len(samples) / SAMPLE_RATE
+
+    def find_speech(
+        self, recording: Recording, tuning: VadTuning, cancellation: Cancellation
+    ) -> Sequence[Span]:
+        """Give the passages where somebody speaks."""
+        samples = decode_audio(
+            recording, seconds_max=self._audio_seconds_max, check=cancellation.check
         )
-
-    def _transcribe(
-        self,
-        samples: NDArray[np.int16],
-        request: TranscriptionRequest,
-        cancellation: Cancellation,
-    ) -> tuple[str, str]:
-        """Give the text and its language; a stretch goes on where the one before ended."""
-        text, language = "", request.language
-        prompt: str | list[int] | None = request.prompt
-        info = None
-        for stretch in split_at_pauses(samples):
+        spans: list[Span] = []
+        for offset, stretch in split_at_pauses(samples):
             cancellation.check()
-            segments, info = self._model.transcribe(
-                stretch,
-                language=language,
-                initial_prompt=prompt,
-                temperature=request.temperatures,
-                # Whisper invents words where nobody speaks.
-                vad_filter=True,
-            )
-            written: list[int] | None = None
-            for segment in segments:  # the model computes here, one window after another
-                cancellation.check()
-                text += segment.text
-                # The model reads on from what it wrote, unless it had to guess: within a stretch
-                # the library sees to that.
-                guessed = segment.temperature > _GUESSING_TEMPERATURE
-                kept = [] if guessed else [*(written or []), *segment.tokens]
-                written = kept[-_PROMPT_TOKENS:]
-                # Detected once, as Whisper does, but in the first stretch where someone speaks.
-                language = info.language
-            prompt = prompt if written is None else written
-        assert info is not None, "a recording has at least one stretch"
-        return text, info.language
+            for found in get_speech_timestamps(stretch, vad_options(tuning)):
+                start, end = (offset + found[edge] for edge in ("start", "end"))
+                spans.append(Span(start / SAMPLE_RATE, end / SAMPLE_RATE))
+        return spans
 
-    def _find_languages(self) -> dict[str, tuple[str, ...]]:
-        # The library lists all languages of Whisper; an older or smaller model has fewer.
-        supported = self._model.supported_languages
-        token = self._model.hf_tokenizer.token_to_id
-        return {
-            code: names
-            for code, names in LANGUAGES.items()
-            if code in supported and (len(supported) == 1 or token(f"<|{code}|>") is not None)
-        }
+    def _get(self, model: str) -> Whisper:
+        try:
+            return self._residents.get(model)
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:
+            if _is_out_of_memory(error):
+                raise _failure(error) from error
+            log.error("a model cannot be loaded model=%s", model, exc_info=error)
+            told = f"the model {model!r} could not be loaded, see the service's log"
+            raise EngineError(told, code="load_failed") from error
+
+    def _estimate_bytes(self, folder: Path) -> int:
+        return (folder / "model.bin").stat().st_size * (2 if self._wide else 1)
 
 
-def find_model(model: str) -> Path:
-    """Give the folder of a model, and fetch it if it is a name that was never fetched.
-
-    The network is asked only then: what is here starts faster, and starts offline.
-    """
-    if is_folder(model):
-        folder = Path(model).expanduser()
-        if missing := _missing_files(folder):
-            raise FileNotFoundError(f"WHISPER__MODEL: {model!r} lacks {', '.join(missing)}")
-        return folder
-    try:
-        folder = Path(faster_whisper.download_model(model, local_files_only=True))
-    except FileNotFoundError:
-        pass
-    else:
-        if not _missing_files(folder):
-            return folder
-    log.info("fetching model=%s", model)
-    return Path(faster_whisper.download_model(model))
-
-
-def _missing_files(folder: Path) -> list[str]:
-    return [name for name in _NEEDED_FILES if not (folder / name).is_file()]
-
-
-def _failure(error: RuntimeError | MemoryError) -> EngineError:
+def _failure(error: Exception) -> EngineError:
     """Give what the client is told; CTranslate2 has no other type than RuntimeError."""
     log.error("the model failed", exc_info=error)
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if _is_out_of_memory(error):
         return EngineError("out of memory: the recording is too long", code="out_of_memory")
     return EngineError("the model failed on this recording", code="engine_failed")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()

@@ -1,5 +1,6 @@
 """Builds the FastAPI app of a speech service around its engine."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -7,16 +8,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from services.transcription import health, transcriptions
+from services.transcription import health, metrics, models, transcriptions
+from services.transcription.catalogue import Catalogue
 from services.transcription.engine import Engine
-from services.transcription.errors import ApiError, InvalidRequest, error_body
-from services.transcription.models import ServedModel
+from services.transcription.errors import ApiError, InvalidKey, InvalidRequest, error_body
+from services.transcription.keys import Keys, require_key
+from services.transcription.metrics import CountRequests, Metrics
 from services.transcription.settings import ServiceSettings
 from services.transcription.uploads import UploadLimits
 from services.transcription.worker import Cancelled, Worker
@@ -49,8 +52,9 @@ class Service:
     title: str
     description: str
     version: str
-    model: ServedModel
-    load: Callable[[], Engine]  # called in the worker's thread; may take minutes, may raise
+    catalogue: Catalogue
+    # Called in the worker's thread; may take minutes, may raise.
+    load: Callable[[Metrics], Engine]
 
 
 def end_process() -> None:
@@ -68,11 +72,12 @@ def create_app(
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
     worker: Worker[Engine] = Worker(
-        service.load,
+        lambda: service.load(figures),
         warm_up=lambda engine: engine.warm_up(),
         waiting_max=settings.max_waiting,
         on_failure=on_failure,
     )
+    figures = Metrics(worker)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -88,13 +93,18 @@ def create_app(
         redoc_url=None,
     )
     app.state.worker = worker
-    app.state.model = service.model
+    app.state.catalogue = service.catalogue
+    app.state.metrics = figures
+    app.state.keys = Keys(settings.api_key.get_secret_value())
+    app.state.fetching = asyncio.Lock()
     app.state.upload_limits = UploadLimits(
         bytes_max=int(settings.max_upload),
         silence_seconds_max=settings.request_timeout_seconds,
     )
-    app.include_router(transcriptions.router)
+    for router in (transcriptions.router, models.router, metrics.router):
+        app.include_router(router, dependencies=[Depends(require_key)])
     app.include_router(health.router)
+    app.add_middleware(CountRequests)
     _add_error_handlers(app)
     return app
 
@@ -130,6 +140,8 @@ async def _answer_api_error(_request: Request, error: Exception) -> Response:
     headers = {} if error.worth_retrying else {"x-should-retry": "false"}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, InvalidKey):
+        headers["WWW-Authenticate"] = "Bearer"
     body = error_body(error.message, error_type=error.type, code=error.code, param=error.param)
     return JSONResponse(body, status_code=error.status, headers=headers)
 

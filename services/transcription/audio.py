@@ -9,6 +9,9 @@ time while it copies (measured with 1.2.1).
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import PurePath
 from typing import BinaryIO
 
 import av
@@ -18,7 +21,7 @@ from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from services.transcription.errors import InvalidRequest
+from services.transcription.errors import InvalidRequest, UnsupportedMediaType
 
 SAMPLE_RATE = 16_000  # Hz; what Whisper, Voxtral and pyannote were trained on
 _SAMPLE_BYTES = 2
@@ -27,7 +30,16 @@ _SAMPLE_BYTES = 2
 _SOURCE_RATES = range(1_000, 768_001)
 # No protocol has this name, so none is allowed; "" would mean FFmpeg's default.
 _NO_PROTOCOL = "none"
+# Containers that tell their true length at the beginning. Others (MP3, ADTS) are only guessed at
+# from the bit rate of their first frame, which may be far off.
+_TELLING_CONTAINERS = frozenset(
+    {"aiff", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg", "w64", "wav"}
+)
 
+# Samples without a header, by media type: FFmpeg's name. L16 is big-endian (RFC 2586).
+_RAW_TYPES = {"audio/pcm": "s16le", "audio/raw": "s16le", "audio/l16": "s16be"}
+_RAW_SUFFIXES = (".pcm", ".raw")
+_RAW_CHANNELS = range(1, 9)
 
 # Long enough that a cut in the wrong place is rare, short enough for 0.5 GB of memory.
 STRETCH_SECONDS = 300
@@ -37,50 +49,95 @@ _FRAME_SECONDS = 0.02
 _PAUSE_FRAMES = 20  # 0.4 s: shorter pauses are the gaps within words
 
 
+@dataclass(frozen=True)
+class RawAudio:
+    """Samples of 16 bits without a header; 16 kHz and mono unless their media type says more."""
+
+    format: str  # FFmpeg's name
+    rate: int = SAMPLE_RATE
+    channels: int = 1
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An uploaded file, seekable and open."""
+
+    file: BinaryIO
+    raw: RawAudio | None = None  # None: the file tells by itself what it is
+
+
+def raw_audio(content_type: str, file_name: str) -> RawAudio | None:
+    """Give how to read samples without a header, or None for what describes itself.
+
+    Both come from the client. The name decides only where the type says nothing. Raises
+    InvalidRequest for a rate or a number of channels that nothing is recorded in.
+    """
+    header = Message()
+    header["content-type"] = content_type
+    media_type = header.get_content_type()
+    name = _RAW_TYPES.get(media_type)
+    if name is None:
+        unknown = not content_type or media_type == "application/octet-stream"
+        named_raw = PurePath(file_name).suffix.lower() in _RAW_SUFFIXES
+        return RawAudio("s16le") if unknown and named_raw else None
+    return RawAudio(
+        name,
+        rate=_parameter(header, "rate", SAMPLE_RATE, _SOURCE_RATES),
+        channels=_parameter(header, "channels", 1, _RAW_CHANNELS),
+    )
+
+
+def _parameter(header: Message, name: str, default: int, allowed: range) -> int:
+    value = str(header.get_param(name, str(default)))
+    if not value.isdecimal() or int(value) not in allowed:
+        raise InvalidRequest(
+            f"file: {name}={value[:20]} of its content type is not {allowed[0]} to {allowed[-1]}",
+            param="file",
+            code="invalid_audio",
+        )
+    return int(value)
+
+
 def decode_audio(
-    file: BinaryIO, *, seconds_max: float, check: Callable[[], None]
+    recording: Recording, *, seconds_max: float, check: Callable[[], None]
 ) -> NDArray[np.int16]:
     """Give the first audio track as int16 [samples], mono, 16 kHz.
 
-    `check` is called for every packet, and may raise to give up. Raises InvalidRequest for
-    what is no audio, has no sample, or is longer than `seconds_max`. A file that breaks off gives
-    what it holds up to there.
+    `check` is called for every packet, and may raise to give up. Raises UnsupportedMediaType for
+    what is no audio, InvalidRequest for what has no sample or is longer than `seconds_max`. A file
+    that breaks off gives what it holds up to there.
     """
     samples = bytearray()
     bytes_max = int(seconds_max * SAMPLE_RATE) * _SAMPLE_BYTES
     try:
-        for block in _decode(file, check):
+        for block in _decode(recording, seconds_max, check):
             samples += block
             if len(samples) > bytes_max:
-                raise InvalidRequest(
-                    f"file: is longer than the {seconds_max:g} s that are allowed"
-                    " (MAX_AUDIO_SECONDS)",
-                    param="file",
-                    code="audio_too_long",
-                )
+                raise _too_long(seconds_max)
     except av.error.FFmpegError as error:
         # What was decoded before the damage is worth more than a refusal.
         if not samples:
             raise _not_audio("cannot be decoded as audio") from error
     if not samples:
-        raise _not_audio("holds no audio samples")
+        raise _invalid("holds no audio samples")
     return np.frombuffer(samples, dtype=np.int16)
 
 
-def split_at_pauses(samples: NDArray[np.int16]) -> Iterator[NDArray[np.float32]]:
+def split_at_pauses(samples: NDArray[np.int16]) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Give a recording in stretches of five minutes or less, as float32 [samples] in -1..1.
 
-    Each cut is in the quietest 0.4 s of the stretch's last half minute. The last stretch may be
-    half a minute longer, so that none is a mere scrap.
+    Beside each stretch stands where it begins, in samples. Each cut is in the quietest 0.4 s of
+    the stretch's last half minute. The last stretch may be half a minute longer, so that none is a
+    mere scrap.
     """
     stretch, search = STRETCH_SECONDS * SAMPLE_RATE, _SEARCH_SECONDS * SAMPLE_RATE
     start = 0
     while len(samples) - start > stretch + search:
         searched = start + stretch - search
         cut = searched + _quietest(samples[searched : start + stretch])
-        yield _to_float(samples[start:cut])
+        yield start, _to_float(samples[start:cut])
         start = cut
-    yield _to_float(samples[start:])
+    yield start, _to_float(samples[start:])
 
 
 def _to_float(samples: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -96,17 +153,29 @@ def _quietest(samples: NDArray[np.int16]) -> int:
     return (int(pauses.argmin()) + _PAUSE_FRAMES // 2) * frame
 
 
-def _decode(file: BinaryIO, check: Callable[[], None]) -> Iterator[bytes]:
-    file.seek(0)
+def _decode(recording: Recording, seconds_max: float, check: Callable[[], None]) -> Iterator[bytes]:
+    recording.file.seek(0)
+    raw = recording.raw
     with av.open(
-        file,
+        recording.file,
         mode="r",
+        format=raw.format if raw else None,
+        options={"sample_rate": str(raw.rate), "ch_layout": f"{raw.channels}C"} if raw else {},
         metadata_errors="ignore",
         container_options={"protocol_whitelist": _NO_PROTOCOL},
     ) as container:
         if not container.streams.audio:
             raise _not_audio("has no audio track")
+        if _told_seconds(container) > seconds_max:
+            raise _too_long(seconds_max)
         yield from _resample(_frames(container, check))
+
+
+def _told_seconds(container: InputContainer) -> float:
+    """Give the length that the header tells, 0 if it can only be guessed."""
+    if container.format.name not in _TELLING_CONTAINERS:
+        return 0.0
+    return (container.duration or 0) / av.time_base
 
 
 def _frames(container: InputContainer, check: Callable[[], None]) -> Iterator[AudioFrame]:
@@ -119,7 +188,7 @@ def _frames(container: InputContainer, check: Callable[[], None]) -> Iterator[Au
         for frame in frames:
             assert isinstance(frame, AudioFrame), frame
             if frame.sample_rate not in _SOURCE_RATES:
-                raise _not_audio(f"has a sample rate of {frame.sample_rate} Hz")
+                raise _invalid(f"has a sample rate of {frame.sample_rate} Hz")
             frame.pts = None  # or a gap in the time stamps would be refused
             yield frame
 
@@ -148,5 +217,17 @@ def _flush(resampler: AudioResampler | None) -> Iterator[bytes]:
         yield resampled.to_ndarray().tobytes()
 
 
-def _not_audio(problem: str) -> InvalidRequest:
+def _not_audio(problem: str) -> UnsupportedMediaType:
+    return UnsupportedMediaType(f"file: {problem}", param="file", code="not_audio")
+
+
+def _invalid(problem: str) -> InvalidRequest:
     return InvalidRequest(f"file: {problem}", param="file", code="invalid_audio")
+
+
+def _too_long(seconds_max: float) -> InvalidRequest:
+    return InvalidRequest(
+        f"file: is longer than the {seconds_max:g} s that are allowed (MAX_AUDIO_SECONDS)",
+        param="file",
+        code="audio_too_long",
+    )

@@ -1,25 +1,61 @@
-"""What a service's model owes to the shared code."""
+"""What a service's models owe to the shared code."""
 
-from typing import BinaryIO, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from services.transcription.form import TranscriptionRequest
-from services.transcription.transcript import Transcript
+from services.transcription.audio import Recording
+from services.transcription.form import TranscriptionRequest, VadTuning
+from services.transcription.transcript import Segment, Transcript
 from services.transcription.worker import Cancellation
+
+Report = Callable[[Segment], None]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A passage where somebody speaks, in seconds from the beginning."""
+
+    start_seconds: float
+    end_seconds: float
 
 
 class Engine(Protocol):
-    """A loaded model; all methods are called in the worker's thread, one at a time."""
+    """The models of a service. All methods but `resident` are called in the worker's thread."""
 
     def warm_up(self) -> None:
         """Do what would make the first request slower than the next; called once, when ready."""
 
     def transcribe(
-        self, recording: BinaryIO, request: TranscriptionRequest, cancellation: Cancellation
+        self,
+        recording: Recording,
+        request: TranscriptionRequest,
+        cancellation: Cancellation,
+        report: Report,
     ) -> Transcript:
-        """Give the words of an uploaded file.
+        """Give the words of an uploaded file; `request.model` is the id of a model that is here.
 
-        Calls `cancellation.check()` while decoding and at least once per segment. Raises
-        InvalidRequest when the file or the request cannot work, EngineError when the model
-        fails. `recording` is seekable, and stays open until this returns.
+        Calls `cancellation.check()` while decoding and at least once per segment, and `report`
+        with every segment as soon as it is certain, in order. Raises InvalidRequest when the file
+        or the request cannot work, EngineError when the model fails. `recording` stays open until
+        this returns.
         """
+        ...
+
+    def find_speech(
+        self, recording: Recording, tuning: VadTuning, cancellation: Cancellation
+    ) -> Sequence[Span]:
+        """Give the passages where somebody speaks; raises as `transcribe` does."""
+        ...
+
+    def resident(self) -> Sequence[str]:
+        """Give the ids of the models in memory, the longest unused first; from any thread."""
+        ...
+
+    def load(self, model: str) -> bool:
+        """Make a model resident, at the cost of others; False if it was."""
+        ...
+
+    def unload(self, model: str) -> bool:
+        """Remove a model from memory; False if it was not there."""
         ...

@@ -2,12 +2,15 @@
 
 ApiError
 ├── InvalidRequest        400  this request can never work
+├── InvalidKey            401
 ├── ModelNotFound         404
 ├── RequestTimeout        408  the client fell silent while sending
+├── Conflict              409  the model is in use, or resident already
 ├── UploadTooLarge        413
-├── UnsupportedMediaType  415
+├── UnsupportedMediaType  415  no form, or no audio in it
 ├── QueueFull             429  later it will work
 ├── EngineError           500  the model failed on this recording
+├── FetchFailed           502  the Hub did not give the model
 └── NotReady              503  the model is loading, or could not be loaded
 """
 
@@ -45,6 +48,12 @@ class InvalidRequest(ApiError):
     status = 400
 
 
+class InvalidKey(ApiError):
+    """The operator asks for a key, and the request has none or a wrong one."""
+
+    status = 401
+
+
 class ModelNotFound(ApiError):
     """The request names a model that this service does not have."""
 
@@ -58,6 +67,12 @@ class RequestTimeout(ApiError):
     worth_retrying = True
 
 
+class Conflict(ApiError):
+    """The model's state does not allow it now."""
+
+    status = 409
+
+
 class UploadTooLarge(ApiError):
     """The request is larger than the operator allows."""
 
@@ -65,7 +80,7 @@ class UploadTooLarge(ApiError):
 
 
 class UnsupportedMediaType(ApiError):
-    """The body is not the multipart form that the API takes."""
+    """The body is not the multipart form that the API takes, or its file is no audio."""
 
     status = 415
 
@@ -82,6 +97,13 @@ class EngineError(ApiError):
     """The model failed on this recording, and would again: users report endless retries of 5xx."""
 
     status = 500
+    type = "server_error"
+
+
+class FetchFailed(ApiError):
+    """The Hub did not give the model: no network, no such model, no right to it."""
+
+    status = 502
     type = "server_error"
 
 

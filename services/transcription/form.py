@@ -1,120 +1,279 @@
-"""What the fields of POST /v1/audio/transcriptions mean."""
+"""What the fields of a transcription request mean: OpenAI's, and those that similar servers added.
 
-from dataclasses import dataclass
+The models below are both the parser and the description in /openapi.json. What cannot be had is
+refused by name (`fields`): to ignore it would be to answer another question than was asked.
+Fields that nobody has heard of are ignored, as OpenAI's own clients send some.
+"""
 
-from services.transcription.errors import InvalidRequest
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from services.transcription.fields import collect, invalid, read_object, refusal_of, split_list
 from services.transcription.formats import ResponseFormat, parse_format
-from services.transcription.languages import LANGUAGES, parse_language
-from services.transcription.models import ServedModel
+from services.transcription.languages import parse_language
 
 # OpenAI's temperature 0 means: begin here, and climb while the result looks wrong.
 TEMPERATURE_LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
-# Fields of OpenAI and of similar servers that are not supported here yet, with the values that
-# ask for nothing. To ignore any other value would be to answer another question than was asked.
-UNSUPPORTED: dict[str, frozenset[str]] = {
-    "chunking_strategy": frozenset({"auto"}),
-    "diarize": frozenset({"false"}),
-    "hotwords": frozenset(),
-    "include": frozenset(),
-    "keywords": frozenset(),
-    "known_speaker_names": frozenset(),
-    "known_speaker_references": frozenset(),
-    "languages": frozenset(),
-    "max_speakers": frozenset(),
-    "min_speakers": frozenset(),
-    "num_speakers": frozenset(),
-    "stream": frozenset({"false"}),
-    "task": frozenset({"transcribe"}),
-    "timestamp_granularities": frozenset({"segment"}),
-    "vad_filter": frozenset({"true"}),
-    "without_timestamps": frozenset(),
+# Whisper's window: no piece of speech is given to it in more.
+_SPEECH_SECONDS_MAX = 30.0
+# Silero's own default, on both sides of a piece.
+_DEFAULT_PAD_MS = 400
+
+_FILE = {
+    "type": "string",
+    "format": "binary",
+    "description": "The recording, in any format that FFmpeg reads: flac, m4a, mp3, mp4, ogg, "
+    "wav, webm and many more. `audio/pcm` is 16-bit samples, 16 kHz, mono.",
 }
+
+Task = Literal["transcribe", "translate"]
+Number = TypeVar("Number", int, float)
+
+_LISTS = ("include", "keywords", "languages", "timestamp_granularities")
+
+
+@dataclass(frozen=True)
+class VadTuning:
+    """How speech is found (Silero VAD); None leaves it to the engine.
+
+    `chunking_strategy` of OpenAI says the same in other words.
+    """
+
+    enabled: bool | None = None
+    threshold: float | None = None  # of the probability that a frame is speech
+    neg_threshold: float | None = None  # below it, speech has ended
+    min_speech_duration_ms: int | None = None
+    max_speech_duration_s: float | None = None
+    min_silence_duration_ms: int | None = None
+    speech_pad_ms: int | None = None
 
 
 @dataclass(frozen=True)
 class TranscriptionRequest:
     """What a client wants done with its recording."""
 
-    language: str | None  # None: detect it
-    prompt: str | None
-    temperatures: tuple[float, ...]  # tried in this order
-    response_format: ResponseFormat
+    model: str
+    task: Task = "transcribe"
+    language: str | None = None  # None: detect it
+    languages: tuple[str, ...] = ()  # if not empty, it is one of these
+    prompt: str | None = None
+    hotwords: str | None = None
+    temperatures: tuple[float, ...] = TEMPERATURE_LADDER  # tried in this order
+    response_format: ResponseFormat = "json"
+    words: bool = False  # each with its times
+    logprobs: bool = False
+    stream: bool = False
+    without_timestamps: bool = False
+    vad: VadTuning = VadTuning()
 
 
-def parse_form(fields: tuple[tuple[str, str], ...], model: ServedModel) -> TranscriptionRequest:
-    """Give what the fields ask for, or refuse the first that is wrong.
+class ChunkingStrategy(BaseModel):
+    """OpenAI's way to tune the detection of speech."""
 
-    An empty optional field is one that was left out; of a repeated one the last counts. Fields
-    that nobody has heard of are ignored.
-    """
-    for name, value in fields:
-        _refuse_unsupported(name, value)
-    values = dict(fields)
-    model.check(values.get("model"))
-    return TranscriptionRequest(
-        language=parse_language(values.get("language", "")),
-        prompt=values.get("prompt") or None,
-        temperatures=parse_temperature(values.get("temperature", "")),
-        response_format=parse_format(values.get("response_format", "")),
-    )
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["server_vad"]
+    prefix_padding_ms: int | None = Field(default=None, ge=0, le=5000)
+    silence_duration_ms: int | None = Field(default=None, ge=0, le=60_000)
+    threshold: float | None = Field(default=None, ge=0, le=1)
 
 
-def parse_temperature(value: str) -> tuple[float, ...]:
-    """Give the temperatures to try: OpenAI's ladder for 0 and for nothing, else only that one."""
-    if not value.strip():
-        return TEMPERATURE_LADDER
-    try:
-        temperature = float(value)
-    except ValueError:
-        temperature = float("nan")
-    if not 0 <= temperature <= 1:  # true for NaN too
-        raise InvalidRequest(
-            f"temperature: {value!r} is not a number from 0 to 1",
-            param="temperature",
-            code="invalid_value",
+def _parse_granularities(value: object) -> list[str]:
+    names = split_list(value)
+    for name in names:
+        if name not in ("segment", "word"):
+            raise invalid("timestamp_granularities", name, "use one of: segment, word")
+    return names or ["segment"]
+
+
+def _parse_include(value: object) -> list[str]:
+    names = split_list(value)
+    for name in names:
+        if name != "logprobs":
+            raise invalid("include", name, "use: logprobs")
+    return names
+
+
+def _parse_languages(value: object) -> list[str]:
+    codes = (parse_language(name, field="languages") for name in split_list(value))
+    return [code for code in codes if code is not None]
+
+
+def _parse_chunking(value: object) -> object:
+    described = read_object(value)
+    if described == "auto":
+        return None
+    if not isinstance(described, dict):
+        raise invalid("chunking_strategy", value, 'use: auto, or {"type": "server_vad"}')
+    return described
+
+
+class SpeechForm(BaseModel):
+    """How to find speech: the fields of POST /v1/audio/speech/timestamps, and of the others."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    vad_threshold: float | None = Field(default=None, ge=0, le=1)
+    vad_neg_threshold: float | None = Field(default=None, ge=0, le=1)
+    vad_min_speech_duration_ms: int | None = Field(default=None, ge=0, le=60_000)
+    vad_max_speech_duration_s: float | None = Field(default=None, ge=1, le=_SPEECH_SECONDS_MAX)
+    vad_min_silence_duration_ms: int | None = Field(default=None, ge=0, le=60_000)
+    vad_speech_pad_ms: int | None = Field(default=None, ge=0, le=5000)
+
+    @classmethod
+    def parse(cls, fields: Iterable[tuple[str, str]]) -> Self:
+        """Read the fields as they were sent, or refuse the first that is wrong."""
+        try:
+            return cls.model_validate(collect(fields, lists=_LISTS))
+        except ValidationError as error:
+            raise refusal_of(error) from error
+
+    @classmethod
+    def schema_of_form(cls) -> dict[str, Any]:
+        """Give the OpenAPI description of the form, its file included."""
+        schema = cls.model_json_schema()
+        properties = schema["properties"]
+        # Sent as text: a form has no other type.
+        schema.pop("$defs", None)
+        if "chunking_strategy" in properties:
+            described = properties["chunking_strategy"]["description"]
+            properties["chunking_strategy"] = {"type": "string", "description": described}
+        schema["properties"] = {"file": _FILE, **properties}
+        schema["required"] = ["file", *schema.get("required", [])]
+        return schema
+
+    def vad(self, chunking: ChunkingStrategy | None = None) -> VadTuning:
+        """Join both ways of tuning; the one that names the detector's own values wins."""
+        chunking = chunking or ChunkingStrategy(type="server_vad")
+        tuning = VadTuning(
+            threshold=_first(self.vad_threshold, chunking.threshold),
+            neg_threshold=self.vad_neg_threshold,
+            min_speech_duration_ms=self.vad_min_speech_duration_ms,
+            max_speech_duration_s=self.vad_max_speech_duration_s,
+            min_silence_duration_ms=_first(
+                self.vad_min_silence_duration_ms, chunking.silence_duration_ms
+            ),
+            speech_pad_ms=_first(self.vad_speech_pad_ms, chunking.prefix_padding_ms),
         )
-    return TEMPERATURE_LADDER if temperature == 0 else (temperature,)
+        # The padding is taken from the longest piece; something of it must be left.
+        longest_seconds = tuning.max_speech_duration_s or _SPEECH_SECONDS_MAX
+        pad_ms = _DEFAULT_PAD_MS if tuning.speech_pad_ms is None else tuning.speech_pad_ms
+        if pad_ms * 2 >= longest_seconds * 1000:
+            raise invalid(
+                "vad_speech_pad_ms",
+                pad_ms,
+                f"twice of it must be less than vad_max_speech_duration_s ({longest_seconds:g} s)",
+            )
+        return tuning
 
 
-def _refuse_unsupported(name: str, value: str) -> None:
-    # Lists arrive as `name[]`, with or without the brackets, and objects as `name[key]`.
-    field = name.partition("[")[0]
-    if field not in UNSUPPORTED or not value or value.lower() in UNSUPPORTED[field]:
-        return
-    raise InvalidRequest(
-        f"{field}: {value[:100]!r} is not supported by this service; leave it out",
-        param=field,
-        code="unsupported_parameter",
+class TranslationForm(SpeechForm):
+    """The fields of POST /v1/audio/translations, which /v1/audio/transcriptions takes too."""
+
+    model: str = Field(
+        description="As in `GET /v1/models`, or `whisper-1`.", examples=["whisper-1"]
+    )
+    prompt: str | None = Field(
+        default=None, description="Text that precedes the recording: names, spelling, style."
+    )
+    hotwords: str | None = Field(default=None, description="Words that are likely to be said.")
+    response_format: Annotated[ResponseFormat, BeforeValidator(parse_format)] = "json"
+    temperature: float = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="0 begins at 0 and climbs while the result looks wrong.",
+    )
+    without_timestamps: bool = Field(
+        default=False, description="The model writes no times; those of its windows are given."
+    )
+    vad_filter: bool | None = Field(
+        default=None, description="Leave out passages without speech. Default: as configured."
     )
 
+    def request(self) -> TranscriptionRequest:
+        """Give what is asked for."""
+        ladder = TEMPERATURE_LADDER if self.temperature == 0 else (self.temperature,)
+        return TranscriptionRequest(
+            model=self.model,
+            task="translate",
+            prompt=self.prompt,
+            hotwords=self.hotwords,
+            temperatures=ladder,
+            response_format=self.response_format,
+            without_timestamps=self.without_timestamps,
+            vad=replace(self.vad(), enabled=self.vad_filter),
+        )
 
-def form_schema() -> dict[str, object]:
-    """Give the OpenAPI description of the form, for the route that reads it by itself."""
-    properties: dict[str, object] = {
-        "file": {
-            "type": "string",
-            "format": "binary",
-            "description": "The recording, in any format that FFmpeg reads: "
-            "flac, m4a, mp3, mp4, ogg, wav, webm and many more.",
-        },
-        "model": {"type": "string", "description": "As in `GET /v1/models`, or `whisper-1`."},
-        "language": {
-            "type": "string",
-            "description": "A code or an English name. Empty: detect it.",
-            "examples": [*list(LANGUAGES)[:3], "french"],
-        },
-        "prompt": {
-            "type": "string",
-            "description": "Text that precedes the recording: names, spelling, style.",
-        },
-        "response_format": {"type": "string", "enum": list(ResponseFormat), "default": "json"},
-        "temperature": {
-            "type": "number",
-            "minimum": 0,
-            "maximum": 1,
-            "default": 0,
-            "description": "0 begins at 0 and climbs while the result looks wrong.",
-        },
-    }
-    return {"type": "object", "required": ["file", "model"], "properties": properties}
+
+class TranscriptionForm(TranslationForm):
+    """The fields of POST /v1/audio/transcriptions."""
+
+    language: Annotated[str | None, BeforeValidator(parse_language)] = Field(
+        default=None,
+        description="A code or an English name (`fr`, `french`). Empty: detect it.",
+    )
+    languages: Annotated[list[str], BeforeValidator(_parse_languages)] = Field(
+        default=[], alias="languages[]", description="The language is one of these."
+    )
+    keywords: list[str] = Field(
+        default=[], alias="keywords[]", description="Words that are likely to be said."
+    )
+    task: Task = Field(default="transcribe", description="`translate`: into English.")
+    timestamp_granularities: Annotated[
+        list[Literal["word", "segment"]], BeforeValidator(_parse_granularities)
+    ] = Field(
+        default=["segment"],
+        alias="timestamp_granularities[]",
+        description="`word` adds the times of words; it needs `response_format=verbose_json`.",
+    )
+    include: Annotated[list[Literal["logprobs"]], BeforeValidator(_parse_include)] = Field(
+        default=[],
+        alias="include[]",
+        description="`logprobs`: the log probability of each word, with `response_format=json`.",
+    )
+    stream: bool = Field(
+        default=False,
+        description="Answer by server-sent events as the words are found; `json` and `text` only.",
+    )
+    chunking_strategy: Annotated[ChunkingStrategy | None, BeforeValidator(_parse_chunking)] = Field(
+        default=None,
+        description='`auto`, or `{"type": "server_vad", "threshold": 0.5, '
+        '"prefix_padding_ms": 300, "silence_duration_ms": 200}`.',
+    )
+
+    def request(self) -> TranscriptionRequest:
+        """Give what is asked for, or refuse what cannot be had together."""
+        base = super().request()
+        words = "word" in self.timestamp_granularities
+        if words and self.response_format != "verbose_json":
+            raise invalid(
+                "timestamp_granularities", "word", "it needs response_format=verbose_json"
+            )
+        if self.stream and self.response_format not in ("json", "text"):
+            raise invalid(
+                "stream",
+                "true",
+                f"it needs response_format=json or text, not {self.response_format}",
+            )
+        only = self.languages[0] if len(self.languages) == 1 else None
+        hotwords = ", ".join([*([self.hotwords] if self.hotwords else []), *self.keywords])
+        return replace(
+            base,
+            task=self.task,
+            language=self.language or only,
+            languages=() if self.language else tuple(self.languages),
+            hotwords=hotwords or None,
+            words=words,
+            logprobs="logprobs" in self.include and self.response_format == "json",
+            stream=self.stream,
+            vad=replace(self.vad(self.chunking_strategy), enabled=self.vad_filter),
+        )
+
+
+def _first(*values: Number | None) -> Number | None:
+    return next((value for value in values if value is not None), None)

@@ -1,45 +1,23 @@
-"""How a transcript is written for the client that asked."""
+"""The names of the formats in which a transcript can be had."""
 
-import math
-from enum import StrEnum
-
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from typing import Literal, get_args
 
 from services.transcription.errors import InvalidRequest
-from services.transcription.transcript import Transcript
 
+ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "tsv"]
 
-class ResponseFormat(StrEnum):
-    """The formats that can be asked for."""
+FORMATS: tuple[ResponseFormat, ...] = get_args(ResponseFormat)
 
-    JSON = "json"
-    TEXT = "text"
+_OF_SPEAKERS = ("diarized_json", "rttm")
 
 
 def parse_format(value: str) -> ResponseFormat:
-    """Give the format of that name; "" is OpenAI's default."""
-    if not value:
-        return ResponseFormat.JSON
-    try:
-        return ResponseFormat(value)
-    except ValueError:
-        allowed = ", ".join(ResponseFormat)
-        raise InvalidRequest(
-            f"response_format: {value!r} is not supported here; use one of: {allowed}",
-            param="response_format",
-            code="unsupported_value",
-        ) from None
-
-
-def render(transcript: Transcript, response_format: ResponseFormat) -> Response:
-    """Give the answer that carries a transcript."""
-    match response_format:
-        case ResponseFormat.JSON:
-            return JSONResponse({"text": transcript.text, "usage": _usage(transcript)})
-        case ResponseFormat.TEXT:
-            return PlainTextResponse(transcript.text + "\n")
-
-
-def _usage(transcript: Transcript) -> dict[str, object]:
-    # Whole seconds, rounded up, as OpenAI and vLLM count.
-    return {"type": "duration", "seconds": math.ceil(transcript.duration_seconds)}
+    """Give the format of that name."""
+    for known in FORMATS:
+        if value == known:
+            return known
+    listed = ", ".join(FORMATS)
+    message = f"response_format: {value[:100]!r} is not supported here; use one of: {listed}"
+    if value in _OF_SPEAKERS:
+        message += ". It tells who speaks, which this model does not know: services/whisperx does"
+    raise InvalidRequest(message, param="response_format", code="unsupported_value")

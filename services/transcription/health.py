@@ -21,9 +21,10 @@ AppWorker = Annotated[Worker[Any], Depends(get_worker)]
 
 
 @router.get("/health", summary="The process is alive")
-async def health() -> dict[str, str]:
-    """Answer, whatever the model does."""
-    return {"status": "ok"}
+async def health(worker: AppWorker) -> dict[str, str | bool]:
+    """Answer, whatever the models do, and tell whether any is in memory."""
+    resident = worker.engine is not None and bool(worker.engine.resident())
+    return {"status": "ok", "model_resident": resident}
 
 
 @router.get("/ready", summary="The model is resident")

@@ -112,21 +112,24 @@ LANGUAGES: dict[str, tuple[str, ...]] = {
 _CODES = {name: code for code, names in LANGUAGES.items() for name in (code, *names)}
 
 
-def parse_language(value: str) -> str | None:
+def parse_language(value: str, *, field: str = "language") -> str | None:
     """Give the code of a language given by code or English name; None means "detect it"."""
     wanted = value.strip().lower()
     if not wanted:
         return None
     if wanted not in _CODES:
-        raise unknown_language(value, LANGUAGES)
+        raise unknown_language(value, LANGUAGES, field=field)
     return _CODES[wanted]
 
 
-def unknown_language(value: str, allowed: dict[str, tuple[str, ...]]) -> InvalidRequest:
+def unknown_language(
+    value: str, allowed: dict[str, tuple[str, ...]], *, field: str = "language"
+) -> InvalidRequest:
     """Give the refusal of a language, with what is allowed instead."""
     listed = ", ".join(f"{code} ({names[0]})" for code, names in allowed.items())
+    shown = repr(value[:100])
     return InvalidRequest(
-        f"language: {value!r} is not known; leave it out to detect it, or use one of: {listed}",
-        param="language",
+        f"{field}: {shown} is not known; leave it out to detect it, or use one of: {listed}",
+        param=field,
         code="invalid_value",
     )

@@ -1,56 +1,146 @@
-"""By which names clients may ask for the one model that a service has."""
+"""Which models there are, and which of them are in memory: /v1/models and /api/ps."""
 
-import time
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
-from services.transcription.errors import InvalidRequest, ModelNotFound
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
-# OpenAI's own names, which clients have built in: all mean the model that is there.
-OPENAI_NAMES = ("whisper-1", "gpt-*transcribe*")
+from services.transcription.catalogue import Catalogue, ServedModel
+from services.transcription.engine import Engine
+from services.transcription.errors import (
+    Conflict,
+    ErrorBody,
+    FetchFailed,
+    ModelNotFound,
+)
+from services.transcription.health import AppWorker
+from services.transcription.uploads import until_gone
+from services.transcription.worker import Cancellation, Cancelled
+
+router = APIRouter(
+    tags=["models"], responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
+)
+
+CREATED = 201
+# The largest model, 3 GB, over a line of 4 Mbit/s.
+FETCH_SECONDS_MAX = 7200
 
 
-@dataclass(frozen=True)
-class ServedModel:
-    """The model that a service serves, as clients see it."""
+async def _find(request: Request, name: str) -> ServedModel:
+    catalogue: Catalogue = request.app.state.catalogue
+    # In a thread: it reads folders, on a disk that may sleep.
+    return await asyncio.to_thread(catalogue.find, name)
 
-    id: str
-    aliases: tuple[str, ...] = ()
-    owner: str = "local"
-    # Seconds since 1970, asked for by OpenAI's shape: when this process took up the model.
-    created: int = field(default_factory=lambda: int(time.time()))
 
-    def check(self, name: str | None) -> None:
-        """Refuse a request for any other model."""
-        if not name:
-            raise InvalidRequest(
-                f"model: is required, use {self.id!r}",
-                param="model",
-                code="missing_required_parameter",
-            )
-        if not self.answers_to(name):
-            raise ModelNotFound(
-                f"the model {name!r} is not here; available: {', '.join(self.names)}",
-                param="model",
-                code="model_not_found",
-            )
+@router.get("/v1/models", summary="What can be asked for")
+async def list_models(request: Request) -> dict[str, Any]:
+    """List what is here: the default model first, then those in the folder and in the cache."""
+    models = await asyncio.to_thread(request.app.state.catalogue.models)
+    return {"object": "list", "data": [model.describe() for model in models]}
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names that work, the patterns of OpenAI's names last."""
-        return tuple(dict.fromkeys((self.id, *self.aliases, *OPENAI_NAMES)))
 
-    def answers_to(self, name: str) -> bool:
-        """Tell whether a name means this model."""
-        return name in (self.id, *self.aliases) or any(
-            fnmatchcase(name, pattern) for pattern in OPENAI_NAMES
+@router.get("/v1/models/{name:path}", summary="One model")
+async def get_model(request: Request, name: str) -> dict[str, Any]:
+    """Describe the model behind a name; names hold slashes."""
+    return (await _find(request, name)).describe()
+
+
+@router.post(
+    "/v1/models/{name:path}",
+    summary="Download a model",
+    responses={
+        200: {"description": "It is here already."},
+        201: {"description": "It is here now."},
+    },
+)
+async def fetch_model(request: Request, name: str) -> Response:
+    """Download a model unless it is here; leave, and the download ends. It goes on another time."""
+    try:
+        return JSONResponse((await _find(request, name)).describe())
+    except ModelNotFound:
+        catalogue: Catalogue = request.app.state.catalogue
+        if not catalogue.may_fetch(name):
+            raise
+    fetching: asyncio.Lock = request.app.state.fetching
+    if fetching.locked():
+        raise Conflict("another model is being downloaded, try again later", code="fetching")
+    async with fetching:
+        await _run_fetch(catalogue.fetch_command(name), gone=until_gone(request))
+    return JSONResponse((await _find(request, name)).describe(), status_code=CREATED)
+
+
+@router.get("/api/ps", summary="What is in memory")
+async def list_resident(worker: AppWorker) -> dict[str, list[str]]:
+    """List the models in memory, the longest unused first: the one that would go first."""
+    return {"models": list(worker.engine.resident()) if worker.engine else []}
+
+
+@router.post(
+    "/api/ps/{name:path}",
+    summary="Load a model",
+    status_code=CREATED,
+    responses={409: {"model": ErrorBody, "description": "It is in memory already."}},
+)
+async def load_model(request: Request, name: str, worker: AppWorker) -> dict[str, str]:
+    """Load a model in its turn; those that were longest unused make room for it."""
+    model = await _find(request, name)
+
+    def job(engine: Engine, _: Cancellation) -> bool:
+        return engine.load(model.id)
+
+    with worker.place():
+        loaded = await worker.run(job, gone=until_gone(request), model=model.id)
+    if not loaded:
+        raise Conflict(f"the model {model.id!r} is loaded already", code="model_loaded")
+    return {"message": f"the model {model.id!r} is loaded"}
+
+
+@router.delete(
+    "/api/ps/{name:path}",
+    summary="Unload a model",
+    responses={409: {"model": ErrorBody, "description": "Requests wait for it or use it."}},
+)
+async def unload_model(request: Request, name: str, worker: AppWorker) -> dict[str, str]:
+    """Remove a model from memory unless it is in use; the next request loads it again."""
+    model = await _find(request, name)
+    if worker.uses(model.id):
+        raise Conflict(f"the model {model.id!r} is in use, try again later", code="model_in_use")
+
+    def job(engine: Engine, _: Cancellation) -> bool:
+        return engine.unload(model.id)
+
+    with worker.place():
+        removed = await worker.run(job, gone=until_gone(request))
+    if not removed:
+        raise ModelNotFound(
+            f"the model {model.id!r} is not loaded", param="model", code="model_not_loaded"
         )
+    return {"message": f"the model {model.id!r} is unloaded"}
 
-    def describe(self) -> dict[str, object]:
-        """Give the entry of GET /v1/models."""
-        return {
-            "id": self.id,
-            "object": "model",
-            "created": self.created,
-            "owned_by": self.owner,
-        }
+
+async def _run_fetch(command: list[str], *, gone: Coroutine[Any, Any, None]) -> None:
+    """Download in a process of its own, which can be ended and takes its memory along."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    told = asyncio.ensure_future(process.communicate())
+    watch = asyncio.ensure_future(gone)
+    try:
+        async with asyncio.timeout(FETCH_SECONDS_MAX):
+            await asyncio.wait({told, watch}, return_when=asyncio.FIRST_COMPLETED)
+    except TimeoutError:
+        raise FetchFailed(
+            f"the download took longer than {FETCH_SECONDS_MAX} s", code="fetch_failed"
+        ) from None
+    finally:
+        watch.cancel()
+        if process.returncode is None:
+            process.kill()
+        _, complaint = await told
+    if watch.done() and not watch.cancelled():
+        raise Cancelled
+    if process.returncode:
+        lines = complaint.decode(errors="replace").strip().splitlines() or ["no reason was told"]
+        raise FetchFailed(lines[-1][:500], code="fetch_failed")

@@ -8,6 +8,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveFloat,
+    SecretStr,
     ValidationError,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -38,6 +39,8 @@ class ServiceSettings(BaseSettings):
     max_waiting: NonNegativeInt = 16
     # The longest silence while a request is received.
     request_timeout_seconds: PositiveFloat = 60.0
+    # Keys that clients must send as `Authorization: Bearer`, separated by commas or spaces.
+    api_key: SecretStr = SecretStr("")
     log_level: LogLevel = "info"
 
     @classmethod

@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from services.transcription.audio import Recording, raw_audio
 from services.transcription.errors import (
     InvalidRequest,
     RequestTimeout,
@@ -41,7 +41,7 @@ class Upload:
     """A form as it was sent: its text fields in order, and the recording."""
 
     fields: tuple[tuple[str, str], ...]
-    file: BinaryIO
+    recording: Recording
     file_bytes: int
 
 
@@ -68,6 +68,12 @@ async def receive_upload(request: Request, limits: UploadLimits) -> AsyncIterato
     finally:
         # In a thread: to give back half a gigabyte of disk takes the kernel a while.
         await asyncio.to_thread(parser.close_files)
+
+
+async def until_gone(request: Request) -> None:
+    """Return when the client has left; the body has been received before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class _FormParser(MultiPartParser):
@@ -125,7 +131,8 @@ def _read_form(items: list[tuple[str, UploadFile | str]], limits: UploadLimits) 
     file_bytes = file.size or 0
     if file_bytes > limits.bytes_max:
         raise _too_large(limits)
-    return Upload(fields=fields, file=file.file, file_bytes=file_bytes)
+    raw = raw_audio(file.content_type or "", file.filename or "")
+    return Upload(fields=fields, recording=Recording(file.file, raw), file_bytes=file_bytes)
 
 
 def _too_large(limits: UploadLimits) -> UploadTooLarge:

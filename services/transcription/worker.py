@@ -14,7 +14,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -137,7 +137,9 @@ class Worker(Generic[E]):
         self._on_failure = on_failure
         self._places_max = 1 + waiting_max
         self._places_taken = 0
+        self._used: Counter[str | None] = Counter()
         self._state: State = Loading()
+        self._engine: E | None = None
         self._line: _Line[E] = _Line()
         self._running: _Job[E] | None = None
         self._job_seconds = 1.0
@@ -153,9 +155,28 @@ class Worker(Generic[E]):
         return self._state
 
     @property
+    def engine(self) -> E | None:
+        """What was loaded, for what may be asked of it in any thread; None before."""
+        return self._engine
+
+    @property
     def busy(self) -> bool:
         """Whether a request is being received, waits, or runs."""
         return self._places_taken > 0
+
+    @property
+    def places_taken(self) -> int:
+        """How many requests are being received, wait, or run."""
+        return self._places_taken
+
+    @property
+    def places_max(self) -> int:
+        """How many there may be."""
+        return self._places_max
+
+    def uses(self, model: str) -> bool:
+        """Tell whether a job that needs a model waits or runs."""
+        return self._used[model] > 0
 
     def start(self) -> None:
         """Begin to load; to be called once, in the event loop that will ask for jobs."""
@@ -190,26 +211,34 @@ class Worker(Generic[E]):
             self._places_taken -= 1
 
     async def run(
-        self, function: Callable[[E, Cancellation], R], *, gone: Coroutine[Any, Any, None]
+        self,
+        function: Callable[[E, Cancellation], R],
+        *,
+        gone: Coroutine[Any, Any, None],
+        model: str | None = None,
     ) -> R:
-        """Run a job in its turn; the caller holds a place.
+        """Run a job in its turn; the caller holds a place. `model` is what it uses.
 
         When `gone` returns first, the job is withdrawn, or asked to end, and Cancelled is raised
         once the thread no longer touches it.
         """
         job: _Job[E] = _Job(function)
         watch = asyncio.get_running_loop().create_task(gone, name="until the client is gone")
+        self._used[model] += 1
         try:
-            if isinstance(self._state, Failed):
-                raise _failed()
-            self._line.put(job)
-            result: asyncio.Future[R] = asyncio.wrap_future(job.future)
-            either: set[asyncio.Future[Any]] = {result, watch}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                if isinstance(self._state, Failed):
+                    raise _failed()
+                self._line.put(job)
+                result: asyncio.Future[R] = asyncio.wrap_future(job.future)
+                either: set[asyncio.Future[Any]] = {result, watch}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                watch.cancel()
+                self._give_up(job)
+            return await result
         finally:
-            watch.cancel()
-            self._give_up(job)
-        return await result
+            self._used[model] -= 1
 
     def _give_up(self, job: _Job[E]) -> None:
         """Make sure that a job does not outlive its request; nothing if it has ended."""
@@ -232,7 +261,7 @@ class Worker(Generic[E]):
             self._post(self._fail, Failed(str(error)))
             return
         log.info("ready seconds=%.2f", time.monotonic() - began)
-        self._post(self._become_ready)
+        self._post(self._become_ready, engine)
         try:
             self._warm_up(engine)
         except Exception:
@@ -263,8 +292,9 @@ class Worker(Generic[E]):
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback, *arguments)
 
-    def _become_ready(self) -> None:
+    def _become_ready(self, engine: E) -> None:
         self._state = Ready()
+        self._engine = engine
 
     def _fail(self, state: Failed) -> None:
         self._state = state

@@ -1,0 +1,140 @@
+"""Answers as server-sent events while the words are being found, as OpenAI's streams do.
+
+Until the first segment an error is still a status of its own. So the answer begins with the
+first segment, or when nothing has been sent for so long that proxies might give up: then
+comments, which clients skip, keep the connection alive. What fails later is an event.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from fastapi.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from services.transcription.answers import delta_event, done_event
+from services.transcription.errors import ApiError, ErrorBody, ErrorFields
+from services.transcription.transcript import Deltas, Segment, Transcript
+from services.transcription.worker import Cancelled
+
+log = logging.getLogger(__name__)
+
+# nginx gives up after 60 s of silence by default, many load balancers after 30 s.
+KEEP_ALIVE_SECONDS = 10.0
+
+_COMMENT = b": keep-alive\n\n"
+
+Report = Callable[[Segment], None]
+
+
+@dataclass(frozen=True)
+class End:
+    """The work has ended, well or not."""
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Nothing has come for `keep_alive_seconds`."""
+
+
+Item = Segment | End | Silence
+
+
+class EventStream(Response):
+    """The answer to one request; `run` does the work and reports segments from another thread.
+
+    After `begin`, the stream owns `held` and closes it when it has ended, however it ends.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        run: Callable[[Report], Awaitable[Transcript]],
+        *,
+        logprobs: bool,
+        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._logprobs = logprobs
+        self._keep_alive_seconds = keep_alive_seconds
+        # As long as the transcript at most: its segments are a few hundred bytes each.
+        self._queue: asyncio.Queue[Segment | End] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._run = asyncio.ensure_future(run(self._report))
+        # Posted after the segments, for both go the same way.
+        self._run.add_done_callback(lambda _: self._queue.put_nowait(End()))
+        self._first: Item = Silence()
+        self._held = AsyncExitStack()
+
+    async def begin(self, held: AsyncExitStack) -> None:
+        """Wait for the first segment, or until the client must hear something.
+
+        Raises what `run` raised before; `held` is then still the caller's.
+        """
+        self._first = await self._next()
+        if isinstance(self._first, End):
+            await self._run
+        self._held = held.pop_all()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send the events; `run` notices by itself when the client leaves."""
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for event in self._events():
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            await asyncio.wait([self._run])
+            await self._held.aclose()
+
+    def _report(self, segment: Segment) -> None:
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, segment)
+
+    async def _next(self) -> Item:
+        try:
+            async with asyncio.timeout(self._keep_alive_seconds):
+                return await self._queue.get()
+        except TimeoutError:
+            return Silence()
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        deltas = Deltas()
+        item = self._first
+        while not isinstance(item, End):
+            if isinstance(item, Silence):
+                yield _COMMENT
+            elif delta := deltas.next(item):
+                yield _data(
+                    delta_event(delta, item, logprobs=self._logprobs).model_dump_json(
+                        exclude_none=True
+                    )
+                )
+            item = await self._next()
+        yield await self._last()
+
+    async def _last(self) -> bytes:
+        try:
+            done = done_event(await self._run, logprobs=self._logprobs)
+        except Cancelled:
+            return b""
+        except ApiError as error:
+            return _failure(error.message, error.type, error.code, error.param)
+        except Exception:
+            log.exception("a stream failed")
+            return _failure("internal error", "server_error", "internal_error", None)
+        return _data(done.model_dump_json(exclude_none=True))
+
+
+def _failure(message: str, error_type: str, code: str, param: str | None) -> bytes:
+    body = ErrorBody(
+        error=ErrorFields(message=message, type=error_type, param=param, code=code), detail=message
+    )
+    return _data(body.model_dump_json())
+
+
+def _data(text: str) -> bytes:
+    return f"data: {text}\n\n".encode()
