@@ -58,10 +58,14 @@ def missing_files(folder: Path) -> list[str]:
 
 
 class Library:
-    """The models of this machine, as the settings and the disk have them."""
+    """The models of this machine, as the settings and the disk have them.
 
-    def __init__(self, whisper: WhisperSettings) -> None:
+    `cache` is the Hub's; None: where the Hub's client has it ($HF_HOME).
+    """
+
+    def __init__(self, whisper: WhisperSettings, cache: Path | None = None) -> None:
         self._whisper = whisper
+        self._cache = cache
         self.default = _default_model(whisper)
 
     def catalogue(self) -> Catalogue:
@@ -76,7 +80,7 @@ class Library:
     def folder(self, model_id: str) -> Path:
         """Give the folder of a model by its id; raises FileNotFoundError if it is not complete."""
         if model_id == self.default.id:
-            return find_model(self._whisper.model)
+            return find_model(self._whisper.model, self._cache)
         for model, folder in self._others():
             if model.id == model_id:
                 return folder
@@ -85,7 +89,7 @@ class Library:
     def _others(self) -> Iterator[tuple[ServedModel, Path]]:
         if self._whisper.folder:
             yield from _models_in(Path(self._whisper.folder).expanduser())
-        yield from _cached_models()
+        yield from _cached_models(self._cache)
 
     def _may_fetch(self, name: str) -> bool:
         match self._whisper.fetch:
@@ -97,7 +101,7 @@ class Library:
                 return not is_folder(name)
 
 
-def find_model(model: str) -> Path:
+def find_model(model: str, cache: Path | None = None) -> Path:
     """Give the folder of a model, and fetch it if it is a name that was never fetched.
 
     The network is asked only then: what is here starts faster, and starts offline.
@@ -107,13 +111,15 @@ def find_model(model: str) -> Path:
         if missing := missing_files(folder):
             raise FileNotFoundError(f"WHISPER__MODEL: {model!r} lacks {', '.join(missing)}")
         return folder
-    if cached := _cached_folder(hub_name(model)):
+    if cached := _cached_folder(hub_name(model), cache):
         return cached
     log.info("fetching model=%s", model)
-    return fetch_model(model)
+    return fetch_model(model, cache)
 
 
-def fetch_model(model: str, progress: type[Any] | None = None) -> Path:
+def fetch_model(
+    model: str, cache: Path | None = None, *, progress: type[Any] | None = None
+) -> Path:
     """Download a model into the Hub's cache, and give its folder; what is there is kept.
 
     `progress` makes progress bars, as tqdm does. Raises what the Hub's client raises, ValueError
@@ -122,7 +128,9 @@ def fetch_model(model: str, progress: type[Any] | None = None) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 -- slow to import, rarely needed
 
     folder = Path(
-        snapshot_download(hub_name(model), allow_patterns=_HUB_FILES, tqdm_class=progress)
+        snapshot_download(
+            hub_name(model), cache_dir=cache, allow_patterns=_HUB_FILES, tqdm_class=progress
+        )
     )
     if missing := missing_files(folder):
         raise ValueError(f"{model!r} on the Hub is not in CTranslate2's format: it lacks {missing}")
@@ -158,26 +166,26 @@ def _models_in(folder: Path) -> Iterator[tuple[ServedModel, Path]]:
             yield _served(str(config.parent.relative_to(folder)), config.parent), config.parent
 
 
-def _cached_models() -> Iterator[tuple[ServedModel, Path]]:
+def _cached_models(cache: Path | None) -> Iterator[tuple[ServedModel, Path]]:
     from huggingface_hub import CacheNotFound, scan_cache_dir  # noqa: PLC0415 -- slow to import
 
     try:
-        repositories = scan_cache_dir().repos
+        repositories = scan_cache_dir(cache).repos
     except CacheNotFound:
         return
     for repository in sorted(repositories, key=lambda found: found.repo_id):
         name = repository.repo_id
-        folder = repository.repo_type == "model" and _cached_folder(name)
+        folder = repository.repo_type == "model" and _cached_folder(name, cache)
         if folder and is_whisper(folder):
             yield _served(name, folder, aliases=_sizes_of(name)), folder
 
 
-def _cached_folder(name: str) -> Path | None:
+def _cached_folder(name: str, cache: Path | None) -> Path | None:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 -- slow to import
     from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True))
+        folder = Path(snapshot_download(name, cache_dir=cache, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
     return None if missing_files(folder) else folder

@@ -45,7 +45,9 @@ UNSUPPORTED: dict[str, Unsupported] = {
 }
 
 
-def collect(fields: Iterable[tuple[str, str]], lists: Collection[str]) -> dict[str, Value]:
+def collect(
+    fields: Iterable[tuple[str, str]], *, lists: Collection[str], objects: Collection[str]
+) -> dict[str, Value]:
     """Give the fields by name, those in `lists` under `name[]`; of a repeated one the last counts.
 
     Raises InvalidRequest for one that is not supported.
@@ -60,7 +62,7 @@ def collect(fields: Iterable[tuple[str, str]], lists: Collection[str]) -> dict[s
             items = values.setdefault(field + "[]", [])
             assert isinstance(items, list), items
             items.append(value)
-        elif rest.strip("]"):
+        elif field in objects and rest.strip("]"):
             described = values.get(field)
             keys = described if isinstance(described, dict) else {}
             values[field] = {**keys, rest.removesuffix("]"): value}
@@ -97,7 +99,7 @@ def refusal_of(error: ValidationError) -> InvalidRequest:
     first = error.errors(include_url=False, include_context=False)[0]
     names = [str(part).removesuffix("[]") for part in first["loc"]]
     field = names[0]
-    if first["type"] == "missing":
+    if first["type"] == "missing" and len(names) == 1:
         return InvalidRequest(
             f"{field}: is required", param=field, code="missing_required_parameter"
         )

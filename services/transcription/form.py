@@ -34,6 +34,7 @@ Task = Literal["transcribe", "translate"]
 Number = TypeVar("Number", int, float)
 
 _LISTS = ("include", "keywords", "languages", "timestamp_granularities")
+_OBJECTS = ("chunking_strategy",)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class SpeechForm(BaseModel):
     def parse(cls, fields: Iterable[tuple[str, str]]) -> Self:
         """Read the fields as they were sent, or refuse the first that is wrong."""
         try:
-            return cls.model_validate(collect(fields, lists=_LISTS))
+            return cls.model_validate(collect(fields, lists=_LISTS, objects=_OBJECTS))
         except ValidationError as error:
             raise refusal_of(error) from error
 
@@ -261,12 +262,13 @@ class TranscriptionForm(TranslationForm):
                 f"it needs response_format=json or text, not {self.response_format}",
             )
         only = self.languages[0] if len(self.languages) == 1 else None
+        language = self.language or only
         hotwords = ", ".join([*([self.hotwords] if self.hotwords else []), *self.keywords])
         return replace(
             base,
             task=self.task,
-            language=self.language or only,
-            languages=() if self.language else tuple(self.languages),
+            language=language,
+            languages=() if language else tuple(self.languages),
             hotwords=hotwords or None,
             words=words,
             logprobs="logprobs" in self.include and self.response_format == "json",

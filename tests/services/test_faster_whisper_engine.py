@@ -11,11 +11,12 @@ import httpx
 import numpy as np
 import pytest
 
-from services.faster_whisper.engine import WhisperEngine, _failure, find_model
+from services.faster_whisper.engine import WhisperEngine, _failure
+from services.faster_whisper.library import Library
 from services.faster_whisper.settings import WhisperSettings
-from services.transcription.errors import InvalidRequest
-from services.transcription.form import TEMPERATURE_LADDER, TranscriptionRequest
-from services.transcription.formats import ResponseFormat
+from services.transcription.audio import Recording
+from services.transcription.errors import EngineError, InvalidRequest
+from services.transcription.form import TranscriptionRequest, VadTuning
 from services.transcription.worker import Cancellation, Cancelled
 from tests.services.sounds import (
     FRENCH_RECORDING,
@@ -28,24 +29,26 @@ from tests.services.sounds import (
 from tests.services.speech_server import DIGITS, FASTER_WHISPER, run_server
 
 
-def request_for(**changes) -> TranscriptionRequest:
-    fields = {
-        "language": None,
-        "prompt": None,
-        "temperatures": TEMPERATURE_LADDER,
-        "response_format": ResponseFormat.JSON,
-    }
-    return TranscriptionRequest(**fields | changes)
+def engine_of(**settings) -> WhisperEngine:
+    known = {"model": str(DIGITS / "model"), "inference_device": "cpu"}
+    whisper = WhisperSettings(**known | settings)
+    return WhisperEngine(whisper, Library(whisper), audio_seconds_max=1000)
 
 
 @pytest.fixture(scope="module")
 def engine() -> WhisperEngine:
-    settings = WhisperSettings(model=str(DIGITS / "model"), inference_device="cpu")
-    return WhisperEngine(settings, audio_seconds_max=1000)
+    return engine_of()
 
 
-def transcribe(engine: WhisperEngine, recording: bytes, **changes):
-    return engine.transcribe(io.BytesIO(recording), request_for(**changes), Cancellation())
+@pytest.fixture(scope="module")
+def batched() -> WhisperEngine:
+    """Works on several windows of a long recording at once, as a GPU does by default."""
+    return engine_of(batch_size=4)
+
+
+def transcribe(engine: WhisperEngine, recording: bytes, report=lambda _: None, **changes):
+    request = TranscriptionRequest(**{"model": "model"} | changes)
+    return engine.transcribe(Recording(io.BytesIO(recording)), request, Cancellation(), report)
 
 
 def test_the_words_language_and_length_are_told(engine):
@@ -91,7 +94,12 @@ def test_a_cancelled_job_ends_before_the_words(engine):
     cancellation.cancel()
 
     with pytest.raises(Cancelled):
-        engine.transcribe(io.BytesIO(RECORDING), request_for(), cancellation)
+        engine.transcribe(
+            Recording(io.BytesIO(RECORDING)),
+            TranscriptionRequest(model="model"),
+            cancellation,
+            lambda _: None,
+        )
 
 
 @pytest.mark.parametrize(
@@ -108,16 +116,6 @@ def test_a_failure_of_the_model_is_final(error, code):
 
     assert (failure.code, failure.status, failure.worth_retrying) == (code, 500, False)
     assert "CUBLAS" not in failure.message
-
-
-@pytest.mark.parametrize("missing", ["model.bin", "tokenizer.json"])
-def test_an_incomplete_folder_is_named_with_what_it_lacks(tmp_path, missing):
-    """Above all the tokenizer, which the library would fetch from another model."""
-    folder = shutil.copytree(DIGITS / "model", tmp_path / "model")
-    (folder / missing).unlink()
-
-    with pytest.raises(FileNotFoundError, match=rf"WHISPER__MODEL: '.*/model' lacks {missing}$"):
-        find_model(str(folder))
 
 
 # Without a network

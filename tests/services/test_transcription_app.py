@@ -14,9 +14,10 @@ import pytest
 from fastapi import FastAPI
 
 from services.faster_whisper.engine import WhisperEngine
+from services.faster_whisper.library import Library
 from services.faster_whisper.settings import Settings, WhisperSettings
 from services.transcription.app import TELEMETRY_OFF, Service, configure_logging, create_app
-from services.transcription.models import ServedModel
+from services.transcription.catalogue import Catalogue, ServedModel
 from tests.services.sounds import RECORDING, WORDS
 from tests.services.speech_server import DIGITS, FASTER_WHISPER, ROOT
 
@@ -24,20 +25,22 @@ WHISPER = WhisperSettings(model=str(DIGITS / "model"), inference_device="cpu")
 
 
 def load_digits() -> WhisperEngine:
-    return WhisperEngine(WHISPER, audio_seconds_max=60)
+    return WhisperEngine(WHISPER, Library(WHISPER), audio_seconds_max=60)
 
 
 @asynccontextmanager
-async def client_of(load=load_digits, on_failure=lambda: None) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(
+    load=load_digits, on_failure=lambda: None, **settings
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an app that runs in this process."""
     service = Service(
         title="Test",
         description="",
         version="1",
-        model=ServedModel(id="digits"),
-        load=load,
+        catalogue=Catalogue(ServedModel(id="model", aliases=("digits",))),
+        load=lambda _metrics: load(),
     )
-    app = create_app(service, Settings(), on_failure=on_failure)
+    app = create_app(service, Settings(**settings), on_failure=on_failure)
     add_broken_routes(app)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with (
@@ -74,7 +77,7 @@ async def test_ready_tells_when_the_model_is_resident():
 
     async with client_of(load) as client:
         loading = await client.get("/ready")
-        assert (await client.get("/health")).json() == {"status": "ok"}
+        assert (await client.get("/health")).json() == {"status": "ok", "model_resident": False}
         assert (await client.get("/busy")).json() == {"busy": False}
         go_on.set()
         ready = await until_status(client, "/ready", 200)
@@ -180,7 +183,7 @@ def test_probes_are_kept_out_of_the_access_log():
     ("environment", "message"),
     [
         ({"WHISPER__MODEL": "/absent/model"}, "'/absent/model' lacks model.bin, tokenizer.json"),
-        ({"WHISPER__MODEL": "gigantic"}, "Invalid model size 'gigantic'"),
+        ({"WHISPER__MODEL": "gigantic"}, "'gigantic' is neither a folder nor one of: tiny"),
         ({"MAX_UPLOAD": "huge"}, "MAX_UPLOAD: 'huge' is not allowed"),
     ],
 )

@@ -6,11 +6,19 @@ import random
 import threading
 import wave
 
+import av
 import numpy as np
 import pytest
 
-from services.transcription.audio import STRETCH_SECONDS, decode_audio, split_at_pauses
-from services.transcription.errors import InvalidRequest
+from services.transcription.audio import (
+    STRETCH_SECONDS,
+    RawAudio,
+    Recording,
+    decode_audio,
+    raw_audio,
+    split_at_pauses,
+)
+from services.transcription.errors import ApiError, InvalidRequest, UnsupportedMediaType
 from tests.services.sounds import RECORDING, SAMPLE_RATE, encode, recording_samples
 
 FORMATS = [
@@ -33,7 +41,7 @@ def nothing() -> None:
 
 
 def decode(recording: bytes, seconds_max: float = 60.0) -> np.ndarray:
-    return decode_audio(io.BytesIO(recording), seconds_max=seconds_max, check=nothing)
+    return decode_audio(Recording(io.BytesIO(recording)), seconds_max=seconds_max, check=nothing)
 
 
 def wav(samples: np.ndarray, rate: int = SAMPLE_RATE, channels: int = 1) -> bytes:
@@ -84,17 +92,22 @@ def test_a_rate_that_changes_half_way_is_followed():
         pytest.param(b"", "cannot be decoded", id="empty"),
         pytest.param(bytes(5000), "cannot be decoded", id="zeros"),
         pytest.param(RECORDING[:30], "cannot be decoded", id="half a header"),
-        pytest.param(RECORDING[:44], "no audio samples", id="no samples"),
         pytest.param(b"#EXTM3U\n#EXTINF:5,\nfile:a.wav\n#EXT-X-ENDLIST", "cannot", id="HLS"),
         pytest.param(b"[{" * 3000, "no audio track", id="JSON"),
     ],
 )
 def test_what_is_no_audio_is_refused(recording, message):
     """The refusal says that the file is at fault, and in what way."""
-    with pytest.raises(InvalidRequest, match=message) as raised:
+    with pytest.raises(UnsupportedMediaType, match=message) as raised:
         decode(recording)
 
-    assert raised.value.param == "file"
+    assert (raised.value.param, raised.value.code) == ("file", "not_audio")
+
+
+def test_a_header_without_samples_is_refused():
+    """It is audio, but there is nothing to be heard."""
+    with pytest.raises(InvalidRequest, match="no audio samples"):
+        decode(RECORDING[:44])
 
 
 def test_a_playlist_cannot_read_a_file_of_the_server(tmp_path, monkeypatch):
@@ -102,7 +115,7 @@ def test_a_playlist_cannot_read_a_file_of_the_server(tmp_path, monkeypatch):
     (tmp_path / "secret.wav").write_bytes(RECORDING)
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(UnsupportedMediaType):
         decode(b"ffconcat version 1.0\nfile secret.wav\n")
 
 
@@ -110,7 +123,7 @@ def test_a_picture_has_no_audio_track():
     """A picture can be opened, so it is refused for what it lacks."""
     picture = b"P5 2 2 255\n\0\1\2\3"
 
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(UnsupportedMediaType):
         decode(picture)
 
 
@@ -136,6 +149,84 @@ def test_a_recording_longer_than_the_limit_is_refused():
         decode(RECORDING, seconds_max=2.5)
 
 
+@pytest.mark.parametrize("container", ["wav", "flac", "ipod", "ogg"])
+def test_a_length_told_by_the_header_is_refused_before_decoding(container):
+    """Ten hours of silence are a small file, and a long time for a decoder."""
+    codec = {"wav": "pcm_s16le", "flac": "flac", "ipod": "aac", "ogg": "libopus"}[container]
+    rate = 48_000 if container == "ogg" else SAMPLE_RATE
+    recording = encode(recording_samples(), container, codec, rate=rate)
+
+    def decoded() -> None:
+        raise AssertionError
+
+    with pytest.raises(InvalidRequest, match="longer than"):
+        decode_audio(Recording(io.BytesIO(recording)), seconds_max=2.5, check=decoded)
+
+
+def test_a_length_that_is_only_guessed_does_not_count():
+    """An MP3 that begins with few bytes a second is guessed to be longer than it is."""
+    silence = np.zeros(20 * SAMPLE_RATE, dtype=np.int16)
+    options = {"write_xing": "0"}
+    slow = encode(silence, "mp3", "libmp3lame", rate=8_000, options=options)
+    fast = encode(recording_samples(), "mp3", "libmp3lame", rate=48_000, options=options)
+    recording = slow + 5 * fast
+    with av.open(io.BytesIO(recording)) as container:
+        assert container.duration / av.time_base > 100  # FFmpeg's guess
+
+    assert len(decode(recording, seconds_max=60)) == pytest.approx(36 * SAMPLE_RATE, rel=0.05)
+
+
+# Samples without a header
+
+
+@pytest.mark.parametrize(
+    ("content_type", "name", "raw"),
+    [
+        ("audio/pcm", "a", RawAudio("s16le")),
+        ("Audio/RAW; foo=bar", "a.wav", RawAudio("s16le")),
+        ("audio/pcm;rate=8000;channels=2", "a", RawAudio("s16le", rate=8000, channels=2)),
+        ('audio/L16; rate="44100"', "a", RawAudio("s16be", rate=44_100)),
+        ("application/octet-stream", "a.PCM", RawAudio("s16le")),
+        ("", "a.raw", RawAudio("s16le")),
+        ("application/octet-stream", "a.wav", None),
+        ("audio/wav", "a.pcm", None),
+        ("", "", None),
+        ("nonsense", "a.mp3", None),
+    ],
+)
+def test_raw_audio_is_known_by_its_type_or_else_its_name(content_type, name, raw):
+    """16 kHz, mono, 16 bits, unless the type says otherwise."""
+    assert raw_audio(content_type, name) == raw
+
+
+@pytest.mark.parametrize("wrong", ["rate=0", "rate=fast", "rate=-1", "channels=0", "channels=99"])
+def test_an_impossible_parameter_of_raw_audio_is_refused(wrong):
+    """The message names it and what is allowed."""
+    with pytest.raises(InvalidRequest, match=wrong):
+        raw_audio(f"audio/pcm;{wrong}", "a")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "rate", "channels", "order"),
+    [
+        ("audio/pcm", SAMPLE_RATE, 1, "<"),
+        ("audio/pcm;rate=48000;channels=2", 48_000, 2, "<"),
+        ("audio/L16;rate=8000", 8_000, 1, ">"),
+    ],
+)
+def test_raw_audio_is_decoded(content_type, rate, channels, order):
+    """The samples are those that were sent, brought to 16 kHz and mono."""
+    seconds = np.arange(rate) / rate
+    tone = (8000 * np.sin(2 * np.pi * 440 * seconds)).astype(f"{order}i2")
+    sent = np.repeat(tone, channels).tobytes()
+    recording = Recording(io.BytesIO(sent), raw_audio(content_type, "a"))
+    samples = decode_audio(recording, seconds_max=60, check=nothing)
+
+    loudest = np.abs(np.fft.rfft(samples[:SAMPLE_RATE])).argmax()
+    assert len(samples) == pytest.approx(SAMPLE_RATE, abs=100)
+    assert loudest == pytest.approx(440, abs=2)
+
+
 def test_decoding_is_given_up_when_asked():
     """Whoever decodes looks up from time to time."""
 
@@ -146,7 +237,7 @@ def test_decoding_is_given_up_when_asked():
         raise Enough
 
     with pytest.raises(Enough):
-        decode_audio(io.BytesIO(RECORDING), seconds_max=60, check=check)
+        decode_audio(Recording(io.BytesIO(RECORDING)), seconds_max=60, check=check)
 
 
 def test_damage_is_refused_or_survived():
@@ -162,7 +253,7 @@ def test_damage_is_refused_or_survived():
         damaged = bytearray(rng.choice(recordings))
         for _ in range(rng.choice([1, 10, 100])):
             damaged[rng.randrange(rng.choice([64, len(damaged)]))] = rng.randrange(256)
-        with contextlib.suppress(InvalidRequest):
+        with contextlib.suppress(ApiError):
             assert len(decode(bytes(damaged[: rng.randrange(len(damaged))]))) > 0
 
 
@@ -190,8 +281,9 @@ def speech_with_pauses(seconds: float, pauses: list[float]) -> np.ndarray:
 def test_a_short_recording_is_one_stretch(seconds):
     """Nothing is cut that the model can take at once."""
     samples = speech_with_pauses(seconds, [])
-    (stretch,) = split_at_pauses(samples)
+    ((offset, stretch),) = split_at_pauses(samples)
 
+    assert offset == 0
     assert stretch.dtype == np.float32
     assert np.array_equal(stretch * 32768, samples)
 
@@ -199,20 +291,21 @@ def test_a_short_recording_is_one_stretch(seconds):
 def test_stretches_are_cut_in_pauses():
     """Each cut is in the pause of the half minute before the stretch is full."""
     samples = speech_with_pauses(900, [100, 285.25, 301, 571])
-    stretches = list(split_at_pauses(samples))
+    offsets, stretches = zip(*split_at_pauses(samples), strict=True)
     ends = np.cumsum([len(stretch) for stretch in stretches]) / SAMPLE_RATE
 
     assert ends[0] == pytest.approx(285.5, abs=0.2)
     assert ends[1] == pytest.approx(571.25, abs=0.2)
+    assert [0, *(ends[:-1] * SAMPLE_RATE)] == list(offsets)
     assert np.array_equal(np.concatenate(stretches) * 32768, samples)
 
 
 @pytest.mark.parametrize("seconds", [331, 700, 1500])
 def test_stretches_without_a_pause_are_cut_too(seconds):
     """No pause is no reason for a stretch of any length."""
-    stretches = list(split_at_pauses(speech_with_pauses(seconds, [])))
+    stretches = split_at_pauses(speech_with_pauses(seconds, []))
 
-    lengths = [len(stretch) / SAMPLE_RATE for stretch in stretches]
+    lengths = [len(stretch) / SAMPLE_RATE for _, stretch in stretches]
     assert sum(lengths) == pytest.approx(seconds)
     assert max(lengths) <= STRETCH_SECONDS + 30
     assert min(lengths) >= 30

@@ -50,7 +50,7 @@ def request_of(*chunks: bytes, end: str = "complete", **headers: str) -> Request
 
 async def receive(request: Request, limits: UploadLimits = LIMITS):
     async with receive_upload(request, limits) as upload:
-        return upload.fields, upload.file.read(), upload.file_bytes
+        return upload.fields, upload.recording.file.read(), upload.file_bytes
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ async def test_a_large_file_is_on_disk_and_seekable(open_files):
     request = request_of(part("file", bytes(2_500_000), "a.wav"), END)
     async with receive_upload(request, LIMITS) as upload:
         assert open_files() == before + 1
-        assert upload.file.seek(-1, io.SEEK_END) == 2_499_999
+        assert upload.recording.file.seek(-1, io.SEEK_END) == 2_499_999
 
     assert open_files() == before
 
