@@ -36,6 +36,8 @@ _GPU_BATCH_SIZE = 8  # the library's own
 # Below it, there is too little to be done at once.
 _BATCH_FROM_SECONDS = 60
 _WINDOW_SECONDS = 30.0
+# The library's own: short enough that there are pauses to cut windows in.
+_WINDOW_SILENCE_MS = 160
 
 # What the library takes for a wrong text: it repeats itself, or is improbable.
 _COMPRESSION_RATIO_MAX = 2.4
@@ -142,7 +144,7 @@ class Whisper:
         by_window = groupby(segments, key=lambda segment: segment.seek)
         for (start, end), (_, group) in zip(clips, by_window, strict=True):
             found = list(group)
-            if len(ladder) > 1 and any(_looks_wrong(segment) for segment in found):
+            if len(ladder) > 1 and _looks_wrong(found):
                 found = self._hear_again(task, start, end, info.language)
             yield from (_Heard(segment, info.language) for segment in found if _is_said(segment))
 
@@ -237,6 +239,8 @@ def _windows(task: _Task) -> list[tuple[float, float]]:
     """Give the passages with speech, in seconds, joined as far as a window holds them."""
     options = vad_options(task.request.vad)
     options.max_speech_duration_s = min(options.max_speech_duration_s, _WINDOW_SECONDS)
+    if task.request.vad.min_silence_duration_ms is None:
+        options.min_silence_duration_ms = _WINDOW_SILENCE_MS
     windows: list[tuple[float, float]] = []
     for found in get_speech_timestamps(task.samples, options):
         start, end = found["start"] / SAMPLE_RATE, found["end"] / SAMPLE_RATE
@@ -246,11 +250,13 @@ def _windows(task: _Task) -> list[tuple[float, float]]:
     return windows
 
 
-def _looks_wrong(segment: library.Segment) -> bool:
-    improbable = bool(segment.avg_logprob < _LOGPROB_MIN)
-    if improbable and segment.no_speech_prob > _NO_SPEECH_MAX:
+def _looks_wrong(window: list[library.Segment]) -> bool:
+    """Judge the text of one window as the library does before it climbs its ladder."""
+    improbable = any(segment.avg_logprob < _LOGPROB_MIN for segment in window)
+    if improbable and any(segment.no_speech_prob > _NO_SPEECH_MAX for segment in window):
         return False  # nobody speaks
-    return improbable or bool(segment.compression_ratio > _COMPRESSION_RATIO_MAX)
+    ratio: float = library.get_compression_ratio("".join(item.text for item in window).strip())
+    return improbable or ratio > _COMPRESSION_RATIO_MAX
 
 
 def _is_said(segment: library.Segment) -> bool:

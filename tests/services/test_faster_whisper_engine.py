@@ -118,6 +118,214 @@ def test_a_failure_of_the_model_is_final(error, code):
     assert "CUBLAS" not in failure.message
 
 
+# Segments, words and their times
+
+
+def spoken_twice(pause_seconds: float) -> np.ndarray:
+    """The recording, a pause, and the recording again."""
+    silence = np.zeros(int(pause_seconds * SAMPLE_RATE), dtype=np.int16)
+    return np.concatenate([recording_samples(), silence, recording_samples()])
+
+
+@pytest.mark.parametrize("pause_seconds", [5.0, 320.0])
+def test_times_are_those_of_the_recording(engine, pause_seconds):
+    """Silence that was left out counts, and so do the stretches before."""
+    samples = spoken_twice(pause_seconds)
+    transcript = transcribe(engine, encode(samples, "flac", "flac"), words=True)
+    second = len(recording_samples()) / SAMPLE_RATE + pause_seconds
+
+    first_words, second_words = transcript.words[:6], transcript.words[6:]
+    assert [word.text.strip() for word in transcript.words] == WORDS.split() * 2
+    assert 0 <= first_words[0].start_seconds < 0.5
+    assert first_words[-1].end_seconds < 3.3
+    for early, late in zip(first_words, second_words, strict=True):
+        assert late.start_seconds - early.start_seconds == pytest.approx(second, abs=0.2)
+
+
+def test_segments_follow_one_another_within_the_recording(engine):
+    """Their times never go back, nor past the end, and none lasts nothing."""
+    transcript = transcribe(engine, encode(spoken_twice(3), "wav", "pcm_s16le"), words=True)
+    times = [
+        (item.start_seconds, item.end_seconds)
+        for item in (*transcript.segments, *transcript.words)
+    ]
+
+    assert len(transcript.segments) >= 2
+    assert all(0 <= start < end <= transcript.duration_seconds for start, end in times)
+    starts = [segment.start_seconds for segment in transcript.segments]
+    assert starts == sorted(starts)
+
+
+def test_segments_are_reported_as_they_are_found(engine):
+    """In order, each once: they are the transcript's own."""
+    reported = []
+    transcript = transcribe(engine, encode(spoken_twice(3), "wav", "pcm_s16le"), reported.append)
+
+    assert tuple(reported) == transcript.segments
+
+
+@pytest.mark.parametrize("wanted", [{"words": True}, {"logprobs": True}])
+def test_words_are_there_only_if_asked_for(engine, wanted):
+    """They cost time."""
+    assert transcribe(engine, RECORDING).words == ()
+    assert len(transcribe(engine, RECORDING, **wanted).words) == 6
+    assert all(0 < word.probability <= 1 for word in transcribe(engine, RECORDING, **wanted).words)
+
+
+def test_silence_has_no_language(engine):
+    """Whatever the model guesses; one that was given is kept."""
+    silence = encode(recording_samples() * 0, "wav", "pcm_s16le")
+
+    assert transcribe(engine, silence).language is None
+    assert transcribe(engine, silence, language="fr").language == "fr"
+
+
+def test_french_is_translated_into_english_digits(engine):
+    """The model was trained for it."""
+    transcript = transcribe(engine, FRENCH_RECORDING, task="translate")
+
+    assert transcript.text == WORDS
+
+
+@pytest.mark.parametrize("recording", [RECORDING, FRENCH_RECORDING])
+def test_detection_is_restricted_to_the_languages_of_the_client(engine, batched, recording):
+    """Of both languages the right one is found; a single one is not even asked about."""
+    for used in (engine, batched):
+        free = transcribe(used, recording)
+        assert transcribe(used, recording, languages=("fr", "en")) == free
+        assert transcribe(used, recording, languages=("fr",)).language == "fr"
+
+
+@pytest.mark.parametrize("field", ["language", "languages"])
+def test_a_language_of_another_model_is_refused(engine, field):
+    """The field at fault is named."""
+    with pytest.raises(InvalidRequest) as raised:
+        transcribe(engine, RECORDING, **{field: "de" if field == "language" else ("en", "de")})
+
+    assert raised.value.param == field
+
+
+def test_a_prompt_and_hotwords_of_any_length_fit(engine):
+    """Both are cut to what the model's context holds; too many hotwords are refused."""
+    for count in (1, 40):
+        hotwords = " one" * count
+        assert transcribe(engine, RECORDING, prompt="two " * 500, hotwords=hotwords).text
+
+    with pytest.raises(InvalidRequest, match="hotwords: .* at most 100 tokens"):
+        transcribe(engine, RECORDING, hotwords="one " * 200)
+
+
+def test_without_the_filter_silence_is_heard_too(engine):
+    """The client may turn it off; the operator's default is another."""
+    samples = recording_samples()
+    late = encode(np.concatenate([np.zeros(80_000, dtype=np.int16), samples]), "wav", "pcm_s16le")
+    off = VadTuning(enabled=False)
+
+    assert transcribe(engine, late, vad=off).segments != transcribe(engine, late).segments
+    assert transcribe(engine_of(vad_filter=False), late) == transcribe(engine, late, vad=off)
+
+
+def test_the_detector_can_be_tuned(engine):
+    """A threshold that nothing reaches leaves nothing."""
+    assert transcribe(engine, RECORDING, vad=VadTuning(threshold=1.0)).text == ""
+    spans = engine.find_speech(
+        Recording(io.BytesIO(encode(spoken_twice(5), "flac", "flac"))),
+        VadTuning(speech_pad_ms=0),
+        Cancellation(),
+    )
+
+    assert [span.start_seconds for span in spans] == pytest.approx([0.2, 8.4], abs=0.4)
+
+
+# Several windows at once
+
+
+def test_batches_reach_over_the_stretches(batched):
+    """Six minutes are two stretches, each with its own batches."""
+    samples = np.concatenate([spoken_twice(320), recording_samples()])
+    transcript = transcribe(batched, encode(samples, "flac", "flac"), words=True)
+
+    assert transcript.text.split() == WORDS.split() * 3
+    assert transcript.words[6].start_seconds == pytest.approx(323.3, abs=0.4)
+
+
+def test_a_window_that_looks_wrong_is_heard_again(batched):
+    """The batches know one temperature only; the rest of the ladder is climbed window by window."""
+    # Six digits over and over: "too repetitive", by the library's own rule.
+    recording = encode(np.concatenate([spoken_twice(2)] * 10), "flac", "flac")
+    climbed = transcribe(batched, recording)
+    fixed = transcribe(batched, recording, temperatures=(0.0,))
+
+    assert {segment.temperature for segment in climbed.segments} <= {0.2, 0.4, 0.6, 0.8, 1.0}
+    assert {segment.temperature for segment in fixed.segments} == {0.0}
+    assert len(climbed.text.split()) == pytest.approx(120, rel=0.1)
+    ends = (climbed.segments[-1].end_seconds, fixed.segments[-1].end_seconds)
+    assert ends == pytest.approx((83.5, 83.5), abs=1)
+
+
+def test_silence_is_empty_in_batches_too(batched):
+    """Two minutes of nothing."""
+    silence = encode(np.zeros(120 * SAMPLE_RATE, dtype=np.int16), "flac", "flac")
+
+    assert transcribe(batched, silence).segments == ()
+
+
+# Several models
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two more models, copies of the tiny one."""
+    for name in ("second", "third"):
+        shutil.copytree(DIGITS / "model", tmp_path / name)
+    return tmp_path
+
+
+def test_models_share_the_memory_and_the_longest_unused_goes(folder):
+    """The budget holds two; using one again saves it."""
+    size = (DIGITS / "model/model.bin").stat().st_size
+    engine = engine_of(folder=str(folder), memory=2 * size, compute_type="int8")
+    assert engine.resident() == ("model",)
+    assert transcribe(engine, RECORDING, model="second").text == WORDS
+    assert engine.resident() == ("model", "second")
+    transcribe(engine, RECORDING, model="model")
+    transcribe(engine, RECORDING, model="third")
+
+    assert engine.resident() == ("model", "third")
+
+
+def test_a_model_larger_than_the_budget_is_alone(folder):
+    """It is what was asked for, so it is loaded; the operator's figure is no limit for one."""
+    engine = engine_of(folder=str(folder), memory=1)
+    transcribe(engine, RECORDING, model="second")
+
+    assert engine.resident() == ("second",)
+
+
+def test_models_are_loaded_and_unloaded_by_name(engine):
+    """Each answers whether there was something to do; the next request loads it again."""
+    assert not engine.load("model")
+    assert engine.unload("model")
+    assert not engine.unload("model")
+    assert engine.resident() == ()
+    assert engine.load("model")
+    engine.unload("model")
+
+    assert transcribe(engine, RECORDING).text == WORDS
+    assert engine.resident() == ("model",)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_and_leaves_the_others(folder):
+    """The inside stays in the log; what is damaged today is damaged in a minute."""
+    (folder / "second/model.bin").write_bytes(b"nonsense")
+    engine = engine_of(folder=str(folder))
+    with pytest.raises(EngineError, match="'second' could not be loaded") as raised:
+        transcribe(engine, RECORDING, model="second")
+
+    assert (raised.value.code, raised.value.worth_retrying) == ("load_failed", False)
+    assert transcribe(engine, RECORDING).text == WORDS
+
+
 # Without a network
 
 
