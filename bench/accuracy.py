@@ -52,8 +52,8 @@ def hear(engine: WhisperEngine, clips: Iterable[measure.Clip]) -> Accuracy:
     errors = said = languages = 0
     edges: list[bool] = []
     starts: list[bool] = []
-    number = 0
-    for number, clip in enumerate(clips, start=1):
+    clips = list(clips)
+    for clip in clips:
         assert clip.language is not None, clip
         transcript = _transcribe(engine, clip, words=False)
         expected = [WORDS[clip.language][word.digit] for word in clip.words]
@@ -63,9 +63,9 @@ def hear(engine: WhisperEngine, clips: Iterable[measure.Clip]) -> Accuracy:
         edges += _edges_right(clip, transcript)
         starts += _starts_right(clip, expected, _transcribe(engine, clip, words=True))
     return Accuracy(
-        clips=number,
+        clips=len(clips),
         word_error_rate=errors / said,
-        languages_right=languages / number,
+        languages_right=languages / len(clips),
         edges_right=float(np.mean(edges)),
         word_starts_right=float(np.mean(starts)),
     )

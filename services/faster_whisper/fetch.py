@@ -1,4 +1,5 @@
-"""Downloads models ahead: `python -m services.faster_whisper.fetch NAME…`, with progress bars.
+"""Downloads models ahead: `python -m services.faster_whisper.fetch NAME…`, with progress bars
+on a terminal.
 
 A NAME is a size ("small") or a model on the Hugging Face Hub in CTranslate2's format. It goes
 into the Hub's cache ($HF_HOME), where the service finds it, also without a network. What was
@@ -9,7 +10,6 @@ import os
 import sys
 
 import click
-from tqdm import tqdm
 
 from services.faster_whisper.library import SIZES, fetch_model, hub_name
 from services.transcription.app import TELEMETRY_OFF
@@ -23,7 +23,7 @@ def fetch(names: tuple[str, ...]) -> None:
         os.environ.setdefault(name, value)
     for name in names:
         try:
-            folder = fetch_model(name, progress=tqdm)
+            folder = fetch_model(name, progress=sys.stderr.isatty())
         except Exception as error:  # noqa: BLE001 -- the Hub's client has a dozen, all for people
             reason = " ".join(str(error).split())
             raise SystemExit(f"{name}: cannot be fetched: {reason}") from None

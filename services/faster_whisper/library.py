@@ -8,7 +8,9 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+# Itself it loads nothing before it is used: the client behind it takes a tenth of a second.
+import huggingface_hub
 
 from services.faster_whisper.settings import WhisperSettings
 from services.transcription.catalogue import Catalogue, ServedModel
@@ -117,19 +119,20 @@ def find_model(model: str, cache: Path | None = None) -> Path:
     return fetch_model(model, cache)
 
 
-def fetch_model(
-    model: str, cache: Path | None = None, *, progress: type[Any] | None = None
-) -> Path:
+def fetch_model(model: str, cache: Path | None = None, *, progress: bool = False) -> Path:
     """Download a model into the Hub's cache, and give its folder; what is there is kept.
 
-    `progress` makes progress bars, as tqdm does. Raises what the Hub's client raises, ValueError
-    for a name that is none.
+    `progress` shows bars on stderr. Raises what the Hub's client raises, ValueError for a name
+    that is none.
     """
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 -- slow to import, rarely needed
+    if not progress:
+        from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 -- as above
+
+        disable_progress_bars()
 
     folder = Path(
-        snapshot_download(
-            hub_name(model), cache_dir=cache, allow_patterns=_HUB_FILES, tqdm_class=progress
+        huggingface_hub.snapshot_download(
+            hub_name(model), cache_dir=cache, allow_patterns=_HUB_FILES
         )
     )
     if missing := missing_files(folder):
@@ -167,11 +170,9 @@ def _models_in(folder: Path) -> Iterator[tuple[ServedModel, Path]]:
 
 
 def _cached_models(cache: Path | None) -> Iterator[tuple[ServedModel, Path]]:
-    from huggingface_hub import CacheNotFound, scan_cache_dir  # noqa: PLC0415 -- slow to import
-
     try:
-        repositories = scan_cache_dir(cache).repos
-    except CacheNotFound:
+        repositories = huggingface_hub.scan_cache_dir(cache).repos
+    except huggingface_hub.CacheNotFound:
         return
     for repository in sorted(repositories, key=lambda found: found.repo_id):
         name = repository.repo_id
@@ -181,12 +182,11 @@ def _cached_models(cache: Path | None) -> Iterator[tuple[ServedModel, Path]]:
 
 
 def _cached_folder(name: str, cache: Path | None) -> Path | None:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 -- slow to import
-    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
-
     try:
-        folder = Path(snapshot_download(name, cache_dir=cache, local_files_only=True))
-    except LocalEntryNotFoundError:
+        folder = Path(
+            huggingface_hub.snapshot_download(name, cache_dir=cache, local_files_only=True)
+        )
+    except FileNotFoundError:
         return None
     return None if missing_files(folder) else folder
 

@@ -80,7 +80,7 @@ class EventStream(Response):
             await self._run
         self._held = held.pop_all()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 -- ASGI's
         """Send the events; `run` notices by itself when the client leaves."""
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

@@ -146,8 +146,7 @@ def test_segments_follow_one_another_within_the_recording(engine):
     """Their times never go back, nor past the end, and none lasts nothing."""
     transcript = transcribe(engine, encode(spoken_twice(3), "wav", "pcm_s16le"), words=True)
     times = [
-        (item.start_seconds, item.end_seconds)
-        for item in (*transcript.segments, *transcript.words)
+        (item.start_seconds, item.end_seconds) for item in (*transcript.segments, *transcript.words)
     ]
 
     assert len(transcript.segments) >= 2
@@ -211,7 +210,7 @@ def test_a_prompt_and_hotwords_of_any_length_fit(engine):
         hotwords = " one" * count
         assert transcribe(engine, RECORDING, prompt="two " * 500, hotwords=hotwords).text
 
-    with pytest.raises(InvalidRequest, match="hotwords: .* at most 100 tokens"):
+    with pytest.raises(InvalidRequest, match=r"hotwords: .* at most 100 tokens"):
         transcribe(engine, RECORDING, hotwords="one " * 200)
 
 

@@ -1,4 +1,4 @@
-"""Server-sent events: when they begin, what keeps them alive, how they fail, what they give back."""
+"""Server-sent events: when they begin, what keeps them alive, how they fail."""
 
 import asyncio
 import json

@@ -21,10 +21,9 @@ def parse(*fields: tuple[str, str], form: type[TranslationForm] = TranscriptionF
     return form.parse([("model", "small"), *fields]).request()
 
 
-def refusal(*fields: tuple[str, str], form: type[SpeechForm] = TranscriptionForm) -> ApiError:
+def refusal(*fields: tuple[str, str]) -> ApiError:
     with pytest.raises(ApiError) as raised:
-        request = form.parse([("model", "small"), *fields])
-        request.vad() if form is SpeechForm else request.request()
+        parse(*fields)
     return raised.value
 
 
