@@ -18,7 +18,9 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 from numpy.typing import NDArray
 
 from services.transcription.errors import InvalidRequest, UnsupportedMediaType
@@ -40,6 +42,8 @@ _TELLING_CONTAINERS = frozenset(
 _RAW_TYPES = {"audio/pcm": "s16le", "audio/raw": "s16le", "audio/l16": "s16be"}
 _RAW_SUFFIXES = (".pcm", ".raw")
 _RAW_CHANNELS = range(1, 9)
+# In a row: each skips what it stumbled over, an Ogg page or so.
+_STUMBLES_MAX = 100
 
 # Long enough that a cut in the wrong place is rare, short enough for 0.5 GB of memory.
 STRETCH_SECONDS = 300
@@ -179,11 +183,11 @@ def _told_seconds(container: InputContainer) -> float:
 
 
 def _frames(container: InputContainer, check: Callable[[], None]) -> Iterator[AudioFrame]:
-    for packet in container.demux(container.streams.audio[0]):
+    for packet in _packets(container):
         check()
         try:
             frames = packet.decode()
-        except av.error.InvalidDataError:
+        except av.error.FFmpegError:
             continue  # one damaged packet; its neighbours are usually fine
         for frame in frames:
             assert isinstance(frame, AudioFrame), frame
@@ -191,6 +195,22 @@ def _frames(container: InputContainer, check: Callable[[], None]) -> Iterator[Au
                 raise _invalid(f"has a sample rate of {frame.sample_rate} Hz")
             frame.pts = None  # or a gap in the time stamps would be refused
             yield frame
+
+
+def _packets(container: InputContainer) -> "Iterator[Packet[AudioStream]]":
+    """Give the packets on both sides of damage: a reader that stumbles is asked to go on."""
+    stumbles = 0
+    while True:
+        try:
+            for packet in container.demux(container.streams.audio[0]):
+                stumbles = 0
+                yield packet
+        except av.error.FFmpegError:
+            stumbles += 1
+            if stumbles > _STUMBLES_MAX:
+                raise
+        else:
+            return
 
 
 def _resample(frames: Iterator[AudioFrame]) -> Iterator[bytes]:

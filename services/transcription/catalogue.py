@@ -29,15 +29,6 @@ class ServedModel:
         """The names that mean this model and no other."""
         return (self.id, *self.aliases)
 
-    def describe(self) -> dict[str, object]:
-        """Give the entry of GET /v1/models."""
-        return {
-            "id": self.id,
-            "object": "model",
-            "created": self.created,
-            "owned_by": self.owner,
-        }
-
 
 @dataclass(frozen=True)
 class Catalogue:

@@ -138,11 +138,13 @@ class SpeechForm(BaseModel):
         """Give the OpenAPI description of the form, its file included."""
         schema = cls.model_json_schema()
         properties = schema["properties"]
-        # Sent as text: a form has no other type.
+        # Sent as text: a form has no objects, and says "nothing" by leaving a field out.
         schema.pop("$defs", None)
-        if "chunking_strategy" in properties:
-            described = properties["chunking_strategy"]["description"]
-            properties["chunking_strategy"] = {"type": "string", "description": described}
+        for name, described in properties.items():
+            if "anyOf" in described:
+                kind = described.pop("anyOf")[0]
+                described.pop("default")
+                described.update({"type": "string"} if name in _OBJECTS else kind)
         schema["properties"] = {"file": _FILE, **properties}
         schema["required"] = ["file", *schema.get("required", [])]
         return schema
@@ -176,7 +178,7 @@ class TranslationForm(SpeechForm):
     """The fields of POST /v1/audio/translations, which /v1/audio/transcriptions takes too."""
 
     model: str = Field(
-        description="As in `GET /v1/models`, or `whisper-1`.", examples=["whisper-1"]
+        min_length=1, description="As in `GET /v1/models`, or `whisper-1`.", examples=["whisper-1"]
     )
     prompt: str | None = Field(
         default=None, description="Text that precedes the recording: names, spelling, style."

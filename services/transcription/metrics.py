@@ -7,6 +7,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.transcription.engine import Engine
+from services.transcription.errors import ErrorBody
 from services.transcription.transcript import Transcript
 from services.transcription.worker import Worker
 
@@ -107,7 +108,15 @@ class Metrics:
 router = APIRouter(tags=["metrics"])
 
 
-@router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        "4XX": {"model": ErrorBody},
+    },
+)
 async def get_metrics(request: Request) -> Response:
     """Give requests, seconds of sound and of work, the queue, and what was loaded."""
     figures: Metrics = request.app.state.metrics

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 
 from services.transcription.catalogue import Catalogue, ServedModel
 from services.transcription.engine import Engine
@@ -23,9 +24,45 @@ router = APIRouter(
     tags=["models"], responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
 )
 
-CREATED = 201
+OK, CREATED = 200, 201
 # The largest model, 3 GB, over a line of 4 Mbit/s.
 FETCH_SECONDS_MAX = 7200
+
+
+class ModelBody(BaseModel):
+    """A model, as OpenAI's clients know it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="When its file was written, in seconds since 1970.")
+    owned_by: str
+
+
+class ModelsBody(BaseModel):
+    """Several of them."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelBody]
+
+
+class ResidentBody(BaseModel):
+    """What is in memory."""
+
+    models: list[str] = Field(description="The longest unused first: it would go first.")
+
+
+class MessageBody(BaseModel):
+    """What was done."""
+
+    message: str
+
+
+def _body(model: ServedModel) -> ModelBody:
+    return ModelBody(id=model.id, created=model.created, owned_by=model.owner)
+
+
+def _answer(model: ServedModel, status: int) -> Response:
+    return JSONResponse(_body(model).model_dump(), status_code=status)
 
 
 async def _find(request: Request, name: str) -> ServedModel:
@@ -35,30 +72,30 @@ async def _find(request: Request, name: str) -> ServedModel:
 
 
 @router.get("/v1/models", summary="What can be asked for")
-async def list_models(request: Request) -> dict[str, Any]:
+async def list_models(request: Request) -> ModelsBody:
     """List what is here: the default model first, then those in the folder and in the cache."""
     models = await asyncio.to_thread(request.app.state.catalogue.models)
-    return {"object": "list", "data": [model.describe() for model in models]}
+    return ModelsBody(data=[_body(model) for model in models])
 
 
 @router.get("/v1/models/{name:path}", summary="One model")
-async def get_model(request: Request, name: str) -> dict[str, Any]:
+async def get_model(request: Request, name: str) -> ModelBody:
     """Describe the model behind a name; names hold slashes."""
-    return (await _find(request, name)).describe()
+    return _body(await _find(request, name))
 
 
 @router.post(
     "/v1/models/{name:path}",
     summary="Download a model",
     responses={
-        200: {"description": "It is here already."},
-        201: {"description": "It is here now."},
+        200: {"model": ModelBody, "description": "It was here already."},
+        201: {"model": ModelBody, "description": "It is here now."},
     },
 )
 async def fetch_model(request: Request, name: str) -> Response:
     """Download a model unless it is here; leave, and the download ends. It goes on another time."""
     try:
-        return JSONResponse((await _find(request, name)).describe())
+        return _answer(await _find(request, name), OK)
     except ModelNotFound:
         catalogue: Catalogue = request.app.state.catalogue
         if not catalogue.may_fetch(name):
@@ -68,13 +105,13 @@ async def fetch_model(request: Request, name: str) -> Response:
         raise Conflict("another model is being downloaded, try again later", code="fetching")
     async with fetching:
         await _run_fetch(catalogue.fetch_command(name), gone=until_gone(request))
-    return JSONResponse((await _find(request, name)).describe(), status_code=CREATED)
+    return _answer(await _find(request, name), CREATED)
 
 
 @router.get("/api/ps", summary="What is in memory")
-async def list_resident(worker: AppWorker) -> dict[str, list[str]]:
-    """List the models in memory, the longest unused first: the one that would go first."""
-    return {"models": list(worker.engine.resident()) if worker.engine else []}
+async def list_resident(worker: AppWorker) -> ResidentBody:
+    """List the models in memory."""
+    return ResidentBody(models=list(worker.engine.resident()) if worker.engine else [])
 
 
 @router.post(
@@ -83,7 +120,7 @@ async def list_resident(worker: AppWorker) -> dict[str, list[str]]:
     status_code=CREATED,
     responses={409: {"model": ErrorBody, "description": "It is in memory already."}},
 )
-async def load_model(request: Request, name: str, worker: AppWorker) -> dict[str, str]:
+async def load_model(request: Request, name: str, worker: AppWorker) -> MessageBody:
     """Load a model in its turn; those that were longest unused make room for it."""
     model = await _find(request, name)
 
@@ -94,7 +131,7 @@ async def load_model(request: Request, name: str, worker: AppWorker) -> dict[str
         loaded = await worker.run(job, gone=until_gone(request), model=model.id)
     if not loaded:
         raise Conflict(f"the model {model.id!r} is loaded already", code="model_loaded")
-    return {"message": f"the model {model.id!r} is loaded"}
+    return MessageBody(message=f"the model {model.id!r} is loaded")
 
 
 @router.delete(
@@ -102,7 +139,7 @@ async def load_model(request: Request, name: str, worker: AppWorker) -> dict[str
     summary="Unload a model",
     responses={409: {"model": ErrorBody, "description": "Requests wait for it or use it."}},
 )
-async def unload_model(request: Request, name: str, worker: AppWorker) -> dict[str, str]:
+async def unload_model(request: Request, name: str, worker: AppWorker) -> MessageBody:
     """Remove a model from memory unless it is in use; the next request loads it again."""
     model = await _find(request, name)
     if worker.uses(model.id):
@@ -117,7 +154,7 @@ async def unload_model(request: Request, name: str, worker: AppWorker) -> dict[s
         raise ModelNotFound(
             f"the model {model.id!r} is not loaded", param="model", code="model_not_loaded"
         )
-    return {"message": f"the model {model.id!r} is unloaded"}
+    return MessageBody(message=f"the model {model.id!r} is unloaded")
 
 
 async def _run_fetch(command: list[str], *, gone: Coroutine[Any, Any, None]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from services.transcription.transcript import Segment
 
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_ARROW = re.compile("-{2,}>")
 # What the parsers of subtitles, Python's among them, may take for a line end or for nothing.
 _BREAKS = re.compile(r"[\s\x00-\x1f\x7f\x85\u2028\u2029]+")
 
@@ -17,7 +18,7 @@ _BREAKS = re.compile(r"[\s\x00-\x1f\x7f\x85\u2028\u2029]+")
 def write_srt(segments: Iterable[Segment]) -> str:
     """Give SubRip: numbered cues, the comma as decimal mark."""
     cues = [
-        f"{number}\n{_times(segment, ',')}\n{_line(segment).replace('-->', '->')}\n"
+        f"{number}\n{_times(segment, ',')}\n{_ARROW.sub('->', _line(segment))}\n"
         for number, segment in enumerate(segments, start=1)
     ]
     return "\n".join(cues)

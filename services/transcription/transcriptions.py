@@ -56,9 +56,22 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
             },
             "text/vtt": {"schema": {"type": "string"}, "example": _VTT},
             "text/tab-separated-values": {"schema": {"type": "string"}},
-            "text/event-stream": {"schema": {"type": "string"}, "example": _EVENTS},
         },
     }
+}
+_STREAM = {
+    "text/event-stream": {
+        # Of each event, as OpenAPI 3.1 has no word for a stream of them.
+        "schema": {
+            "type": "object",
+            "required": ["data"],
+            "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
+        },
+        "example": _EVENTS,
+    }
+}
+_ANSWERS_OR_STREAM: dict[int | str, dict[str, Any]] = {
+    200: _ANSWERS[200] | {"content": _ANSWERS[200]["content"] | _STREAM}
 }
 
 
@@ -72,7 +85,7 @@ def _takes(form: type[SpeechForm]) -> dict[str, Any]:
     "/transcriptions",
     summary="Turn speech into text",
     openapi_extra=_takes(TranscriptionForm),
-    responses=_ANSWERS,
+    responses=_ANSWERS_OR_STREAM,
     response_class=Response,
 )
 async def create_transcription(request: Request, worker: AppWorker) -> Response:
