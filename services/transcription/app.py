@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from services.transcription import health, metrics, models, transcriptions
 from services.transcription.catalogue import Catalogue
+from services.transcription.docs import add_docs
 from services.transcription.engine import Engine
 from services.transcription.errors import ApiError, InvalidKey, InvalidRequest, error_body
 from services.transcription.keys import Keys, require_key
@@ -90,6 +91,7 @@ def create_app(
         description=service.description,
         version=service.version,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.worker = worker
@@ -104,6 +106,7 @@ def create_app(
     for router in (transcriptions.router, models.router, metrics.router):
         app.include_router(router, dependencies=[Depends(require_key)])
     app.include_router(health.router)
+    add_docs(app)
     app.add_middleware(CountRequests)
     _add_error_handlers(app)
     return app

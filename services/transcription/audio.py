@@ -157,7 +157,9 @@ def _quietest(samples: NDArray[np.int16]) -> int:
     return (int(pauses.argmin()) + _PAUSE_FRAMES // 2) * frame
 
 
-def _decode(recording: Recording, seconds_max: float, check: Callable[[], None]) -> Iterator[bytes]:
+def _decode(
+    recording: Recording, seconds_max: float, check: Callable[[], None]
+) -> Iterator[memoryview]:
     recording.file.seek(0)
     raw = recording.raw
     with av.open(
@@ -213,7 +215,7 @@ def _packets(container: InputContainer) -> "Iterator[Packet[AudioStream]]":
             return
 
 
-def _resample(frames: Iterator[AudioFrame]) -> Iterator[bytes]:
+def _resample(frames: Iterator[AudioFrame]) -> Iterator[memoryview]:
     # A stream may change its rate or layout half way (chained Ogg, some MP3): a resampler
     # refuses that, so each stretch gets its own. 16 bits, as Whisper's own loader has it: a
     # float file may hold NaN and infinity, and these do not survive the conversion.
@@ -226,15 +228,20 @@ def _resample(frames: Iterator[AudioFrame]) -> Iterator[bytes]:
             resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
             stretch = found
         for resampled in resampler.resample(frame):
-            yield resampled.to_ndarray().tobytes()
+            yield _samples_of(resampled)
     yield from _flush(resampler)
 
 
-def _flush(resampler: AudioResampler | None) -> Iterator[bytes]:
+def _flush(resampler: AudioResampler | None) -> Iterator[memoryview]:
     if resampler is None:
         return
     for resampled in resampler.resample(None):
-        yield resampled.to_ndarray().tobytes()
+        yield _samples_of(resampled)
+
+
+def _samples_of(frame: AudioFrame) -> memoryview:
+    """Give the samples of a mono frame of 16 bits; its buffer may be longer than they are."""
+    return memoryview(frame.planes[0])[: frame.samples * _SAMPLE_BYTES]
 
 
 def _not_audio(problem: str) -> UnsupportedMediaType:

@@ -1,5 +1,6 @@
 """Which models stay in memory, and which must go."""
 
+import psutil
 import pytest
 
 from services.transcription.residents import Residents
@@ -90,3 +91,24 @@ def test_an_unknown_size_loads_nothing():
         loads.residents.get("absent")
 
     assert loads.loaded == []
+
+
+def test_the_memory_of_a_removed_model_is_given_back():
+    """To the machine, not to the C library, which would keep it for itself."""
+    above = []
+
+    def load(_model: str) -> list[bytearray]:
+        # Many pieces, and one above them that stays: the heap cannot simply shrink.
+        pieces = [bytearray(b"x" * 100_000) for _ in range(2000)]
+        above.append(bytearray(b"x" * 100_000))
+        return pieces
+
+    residents = Residents(bytes_max=100, measure=lambda _model: 1, load=load)
+    before = psutil.Process().memory_info().rss
+    residents.get("a")
+    loaded = psutil.Process().memory_info().rss
+    residents.remove("a")
+    after = psutil.Process().memory_info().rss
+
+    assert loaded - before > 150_000_000
+    assert after - before < 50_000_000
