@@ -27,8 +27,8 @@ $(VENV)/.dev: $(VENV)/.speech
 	@$(PIP) --editable '.[speech,dev]'
 	@touch $@
 
-# The last 1.x of OpenAI's Python client, and its JavaScript client. Where npm fails, as it does
-# without a network, the tests of the latter say so.
+# The last 1.x of OpenAI's Python client, its JavaScript client, and what drives a browser. Where
+# npm fails, as it does without a network, the tests of the latter two say so.
 $(VENV)/.clients: $(VENV)/.dev tests/clients/openai-1.txt tests/clients/node/package-lock.json
 	@echo "installing the clients that the tests use …"
 	@rm -rf $(VENV)/openai-1

@@ -14,7 +14,7 @@ ApiError
 └── NotReady              503  the model is loading, or could not be loaded
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
@@ -129,6 +129,28 @@ class ErrorBody(BaseModel):
 
     error: ErrorFields
     detail: str
+
+
+_DESCRIPTIONS = {
+    400: "A field is wrong, or the recording cannot be used.",
+    401: "A key is needed, and this is none.",
+    404: "There is no such model.",
+    408: "Nothing was received for too long.",
+    409: "The model's state does not allow it now.",
+    413: "The recording is too large.",
+    415: "That is no form, or no audio.",
+    429: "Too many requests wait already; Retry-After says when to come again.",
+    500: "The model failed on this recording.",
+    502: "The Hub did not give the model.",
+    503: "The service cannot work.",
+}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe a route's refusals for /openapi.json."""
+    return {
+        status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]} for status in statuses
+    }
 
 
 def error_body(

@@ -72,6 +72,18 @@ class TranscriptionRequest:
     vad: VadTuning = VadTuning()
 
 
+# What the detector does anyway.
+_EXAMPLES = {
+    "vad_threshold": 0.5,
+    "vad_neg_threshold": 0.35,
+    "vad_min_speech_duration_ms": 0,
+    "vad_max_speech_duration_s": 30,
+    "vad_min_silence_duration_ms": 2000,
+    "vad_speech_pad_ms": 400,
+    "vad_filter": True,
+}
+
+
 class ChunkingStrategy(BaseModel):
     """OpenAI's way to tune the detection of speech."""
 
@@ -145,7 +157,10 @@ class SpeechForm(BaseModel):
                 kind = described.pop("anyOf")[0]
                 described.pop("default")
                 described.update({"type": "string"} if name in _OBJECTS else kind)
-        schema["properties"] = {"file": _FILE, **properties}
+                # Swagger fills in what it makes up ("string", 0) where there is no example.
+                described.setdefault("example", _EXAMPLES.get(name, ""))
+        tuning = {name: properties.pop(name) for name in list(properties) if name[:4] == "vad_"}
+        schema["properties"] = {"file": _FILE, **properties, **tuning}
         schema["required"] = ["file", *schema.get("required", [])]
         return schema
 
@@ -178,7 +193,9 @@ class TranslationForm(SpeechForm):
     """The fields of POST /v1/audio/translations, which /v1/audio/transcriptions takes too."""
 
     model: str = Field(
-        min_length=1, description="As in `GET /v1/models`, or `whisper-1`.", examples=["whisper-1"]
+        min_length=1,
+        description="As in `GET /v1/models`, or `whisper-1`.",
+        json_schema_extra={"example": "whisper-1"},
     )
     prompt: str | None = Field(
         default=None, description="Text that precedes the recording: names, spelling, style."

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
-from services.transcription.errors import ErrorBody, NotReady
+from services.transcription.errors import NotReady, refusals
 from services.transcription.worker import Failed, Loading, Ready, Worker
 
 router = APIRouter(tags=["health"])
@@ -30,7 +30,7 @@ async def health(worker: AppWorker) -> dict[str, str | bool]:
 @router.get(
     "/ready",
     summary="The model is resident",
-    responses={503: {"model": ErrorBody, "description": "It loads, or could not be loaded."}},
+    responses=refusals(503),
 )
 async def ready(worker: AppWorker) -> dict[str, bool]:
     """Answer 200 when a request can be worked on, else 503."""

@@ -7,7 +7,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.transcription.engine import Engine
-from services.transcription.errors import ErrorBody
+from services.transcription.errors import refusals
 from services.transcription.transcript import Transcript
 from services.transcription.worker import Worker
 
@@ -114,7 +114,7 @@ router = APIRouter(tags=["metrics"])
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-        "4XX": {"model": ErrorBody},
+        **refusals(401),
     },
 )
 async def get_metrics(request: Request) -> Response:

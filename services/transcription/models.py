@@ -12,17 +12,15 @@ from services.transcription.catalogue import Catalogue, ServedModel
 from services.transcription.engine import Engine
 from services.transcription.errors import (
     Conflict,
-    ErrorBody,
     FetchFailed,
     ModelNotFound,
+    refusals,
 )
 from services.transcription.health import AppWorker
 from services.transcription.uploads import until_gone
 from services.transcription.worker import Cancellation, Cancelled
 
-router = APIRouter(
-    tags=["models"], responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
-)
+router = APIRouter(tags=["models"], responses=refusals(401))
 
 OK, CREATED = 200, 201
 # The largest model, 3 GB, over a line of 4 Mbit/s.
@@ -78,7 +76,7 @@ async def list_models(request: Request) -> ModelsBody:
     return ModelsBody(data=[_body(model) for model in models])
 
 
-@router.get("/v1/models/{name:path}", summary="One model")
+@router.get("/v1/models/{name:path}", summary="One model", responses=refusals(400, 404))
 async def get_model(request: Request, name: str) -> ModelBody:
     """Describe the model behind a name; names hold slashes."""
     return _body(await _find(request, name))
@@ -90,6 +88,7 @@ async def get_model(request: Request, name: str) -> ModelBody:
     responses={
         200: {"model": ModelBody, "description": "It was here already."},
         201: {"model": ModelBody, "description": "It is here now."},
+        **refusals(400, 404, 409, 502),
     },
 )
 async def fetch_model(request: Request, name: str) -> Response:
@@ -118,7 +117,7 @@ async def list_resident(worker: AppWorker) -> ResidentBody:
     "/api/ps/{name:path}",
     summary="Load a model",
     status_code=CREATED,
-    responses={409: {"model": ErrorBody, "description": "It is in memory already."}},
+    responses=refusals(400, 404, 409, 429, 500, 503),
 )
 async def load_model(request: Request, name: str, worker: AppWorker) -> MessageBody:
     """Load a model in its turn; those that were longest unused make room for it."""
@@ -137,7 +136,7 @@ async def load_model(request: Request, name: str, worker: AppWorker) -> MessageB
 @router.delete(
     "/api/ps/{name:path}",
     summary="Unload a model",
-    responses={409: {"model": ErrorBody, "description": "Requests wait for it or use it."}},
+    responses=refusals(400, 404, 409, 429, 503),
 )
 async def unload_model(request: Request, name: str, worker: AppWorker) -> MessageBody:
     """Remove a model from memory unless it is in use; the next request loads it again."""

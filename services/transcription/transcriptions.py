@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from services.transcription.answers import TranscriptionBody, VerboseTranscriptionBody
 from services.transcription.engine import Engine, Report, Span
-from services.transcription.errors import ErrorBody
+from services.transcription.errors import refusals
 from services.transcription.events import EventStream
 from services.transcription.form import (
     SpeechForm,
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 router = APIRouter(
     prefix="/v1/audio",
     tags=["audio"],
-    responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
+    responses=refusals(400, 401, 408, 413, 415, 429, 500, 503),
 )
 
 _SRT = "1\n00:00:00,000 --> 00:00:02,600\nthree one four one five nine\n"
@@ -43,6 +43,7 @@ _EVENTS = (
     'data: {"type":"transcript.text.done","text":"three one four one five nine", …}\n\n'
 )
 _ANSWERS: dict[int | str, dict[str, Any]] = {
+    **refusals(404),
     200: {
         "description": "The words, in the format that was asked for.",
         "model": TranscriptionBody | VerboseTranscriptionBody,
@@ -57,7 +58,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
             "text/vtt": {"schema": {"type": "string"}, "example": _VTT},
             "text/tab-separated-values": {"schema": {"type": "string"}},
         },
-    }
+    },
 }
 _STREAM = {
     "text/event-stream": {
@@ -71,7 +72,8 @@ _STREAM = {
     }
 }
 _ANSWERS_OR_STREAM: dict[int | str, dict[str, Any]] = {
-    200: _ANSWERS[200] | {"content": _ANSWERS[200]["content"] | _STREAM}
+    **_ANSWERS,
+    200: _ANSWERS[200] | {"content": _ANSWERS[200]["content"] | _STREAM},
 }
 
 
