@@ -3,7 +3,7 @@
 import os
 import platform
 
-from bench import at_rest, cold_start, containers, warm
+from bench import accuracy, at_rest, cold_start, containers, transcription, warm
 
 print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
 cold_start.report()
@@ -13,3 +13,7 @@ print()
 warm.report()
 print()
 at_rest.report()
+print()
+transcription.report()
+print()
+accuracy.report()

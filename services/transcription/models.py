@@ -32,7 +32,7 @@ class ModelBody(BaseModel):
 
     id: str
     object: Literal["model"] = "model"
-    created: int = Field(description="When its file was written, in seconds since 1970.")
+    created: int = Field(description="When it came to be here, in seconds since 1970.")
     owned_by: str
 
 
