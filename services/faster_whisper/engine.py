@@ -103,7 +103,7 @@ class WhisperEngine:
     def _get(self, model: str) -> Whisper:
         try:
             return self._residents.get(model)
-        except (OSError, RuntimeError, ValueError, MemoryError) as error:
+        except Exception as error:  # the libraries raise what they like, plain Exception too
             if _is_out_of_memory(error):
                 raise _failure(error) from error
             log.error("a model cannot be loaded model=%s", model, exc_info=error)

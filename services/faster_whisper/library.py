@@ -6,11 +6,14 @@ A model is known by the folder's name, by its name on the Hub, or by its size ("
 
 import json
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 # Itself it loads nothing before it is used: the client behind it takes a tenth of a second.
 import huggingface_hub
+from huggingface_hub import constants
 
 from services.faster_whisper.settings import WhisperSettings
 from services.transcription.catalogue import Catalogue, ServedModel
@@ -27,6 +30,9 @@ _HUB_FILES = [
     "tokenizer.json",
     "vocabulary.*",
 ]
+
+# What the Hub takes for a name: https://huggingface.co/docs/hub/repositories-getting-started
+_HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 
 # Where the sizes are on the Hub (faster-whisper 1.2.1, MIT); a test compares them with the library.
 SIZES = {
@@ -67,7 +73,7 @@ class Library:
 
     def __init__(self, whisper: WhisperSettings, cache: Path | None = None) -> None:
         self._whisper = whisper
-        self._cache = cache
+        self._cache = cache or Path(constants.HF_HUB_CACHE)
         self.default = _default_model(whisper)
 
     def catalogue(self) -> Catalogue:
@@ -88,35 +94,43 @@ class Library:
                 return folder
         raise FileNotFoundError(f"the model {model_id!r} is not here any more")
 
+    def fetch_default(self) -> None:
+        """Download the default model if it is a name and not here; for the start of the service."""
+        try:
+            find_model(self._whisper.model, self._cache)
+        except FileNotFoundError:
+            if is_folder(self._whisper.model):
+                raise
+            log.info("fetching model=%s", self._whisper.model)
+            fetch_model(self._whisper.model, self._cache)
+
     def _others(self) -> Iterator[tuple[ServedModel, Path]]:
         if self._whisper.folder:
             yield from _models_in(Path(self._whisper.folder).expanduser())
         yield from _cached_models(self._cache)
 
     def _may_fetch(self, name: str) -> bool:
+        # The name is a client's: it is compared, and never looked for on the disk.
         match self._whisper.fetch:
             case "none":
                 return False
             case "known":
                 return name in SIZES or name in SIZES.values()
             case "any":
-                return not is_folder(name)
+                return name in SIZES or _HUB_NAME.fullmatch(name) is not None
 
 
-def find_model(model: str, cache: Path | None = None) -> Path:
-    """Give the folder of a model, and fetch it if it is a name that was never fetched.
-
-    The network is asked only then: what is here starts faster, and starts offline.
-    """
+def find_model(model: str, cache: Path) -> Path:
+    """Give the folder of the operator's model; raises FileNotFoundError if it is not here."""
     if is_folder(model):
         folder = Path(model).expanduser()
         if missing := missing_files(folder):
             raise FileNotFoundError(f"WHISPER__MODEL: {model!r} lacks {', '.join(missing)}")
         return folder
-    if cached := _cached_folder(hub_name(model), cache):
-        return cached
-    log.info("fetching model=%s", model)
-    return fetch_model(model, cache)
+    folder = _snapshot(cache / f"models--{hub_name(model).replace('/', '--')}")
+    if missing := missing_files(folder):
+        raise FileNotFoundError(f"the model {model!r} lacks {', '.join(missing)} in {cache}")
+    return folder
 
 
 def fetch_model(model: str, cache: Path | None = None, *, progress: bool = False) -> Path:
@@ -129,7 +143,6 @@ def fetch_model(model: str, cache: Path | None = None, *, progress: bool = False
         from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 -- as above
 
         disable_progress_bars()
-
     folder = Path(
         huggingface_hub.snapshot_download(
             hub_name(model), cache_dir=cache, allow_patterns=_HUB_FILES
@@ -149,66 +162,79 @@ def hub_name(model: str) -> str:
     return SIZES[model]
 
 
+def is_whisper(folder: Path) -> bool:
+    """Tell a Whisper model from others that CTranslate2 runs: it alone has alignment heads."""
+    if missing_files(folder):
+        return False
+    config = json.loads((folder / "config.json").read_bytes())
+    return isinstance(config, dict) and "alignment_heads" in config
+
+
 def _default_model(whisper: WhisperSettings) -> ServedModel:
     model = whisper.model
     if is_folder(model):
         # The folder's name comes first: clients need not learn where the operator keeps it.
         names = [Path(model).resolve().name, model]
-    elif model in SIZES:
-        names = [model, SIZES[model]]
     else:
-        names = [model, *_sizes_of(model)]
+        repository = SIZES.get(model, model)
+        names = [model, repository, *_sizes_of(repository)]
     if whisper.alias:
         names.insert(0, whisper.alias)
+    names = list(dict.fromkeys(names))
     return ServedModel(id=names[0], aliases=tuple(names[1:]))
 
 
 def _models_in(folder: Path) -> Iterator[tuple[ServedModel, Path]]:
-    for config in sorted([*folder.glob("*/config.json"), *folder.glob("*/*/config.json")]):
-        if is_whisper(config.parent):
-            yield _served(str(config.parent.relative_to(folder)), config.parent), config.parent
+    for config in sorted(_listed(folder, "*/config.json") + _listed(folder, "*/*/config.json")):
+        found = config.parent
+        yield from _served(str(found.relative_to(folder)), partial(Path, found))
 
 
-def _cached_models(cache: Path | None) -> Iterator[tuple[ServedModel, Path]]:
+def _cached_models(cache: Path) -> Iterator[tuple[ServedModel, Path]]:
+    # By the folders' names: to look at all that the cache holds may take seconds.
+    for repository in _listed(cache, "models--*"):
+        name = repository.name.removeprefix("models--").replace("--", "/")
+        yield from _served(name, partial(_snapshot, repository))
+
+
+def _listed(folder: Path, pattern: str) -> list[Path]:
     try:
-        repositories = huggingface_hub.scan_cache_dir(cache).repos
-    except huggingface_hub.CacheNotFound:
+        return sorted(folder.glob(pattern))
+    except OSError as error:  # it went away, or is somebody else's
+        log.warning("cannot be listed folder=%s reason=%s", folder, error)
+        return []
+
+
+def _served(name: str, locate: Callable[[], Path]) -> Iterator[tuple[ServedModel, Path]]:
+    """Give the model of that name, if it is one; what cannot be read is none.
+
+    Folders come and go, and others than we write to the cache: none of them may hide the rest.
+    """
+    try:
+        name.encode()  # a file's name may be any bytes, an answer's text may not
+        folder = locate()
+        if not is_whisper(folder):
+            return
+        created = int((folder / "model.bin").stat().st_mtime)
+    except (OSError, ValueError, RecursionError) as error:
+        log.debug("no model name=%a reason=%s", name, error)
         return
-    for repository in sorted(repositories, key=lambda found: found.repo_id):
-        name = repository.repo_id
-        folder = repository.repo_type == "model" and _cached_folder(name, cache)
-        if folder and is_whisper(folder):
-            yield _served(name, folder, aliases=_sizes_of(name)), folder
-
-
-def _cached_folder(name: str, cache: Path | None) -> Path | None:
-    try:
-        folder = Path(
-            huggingface_hub.snapshot_download(name, cache_dir=cache, local_files_only=True)
-        )
-    except FileNotFoundError:
-        return None
-    return None if missing_files(folder) else folder
-
-
-def is_whisper(folder: Path) -> bool:
-    """Tell a Whisper model from others that CTranslate2 runs: it alone has alignment heads."""
-    if missing_files(folder):
-        return False
-    try:
-        return "alignment_heads" in json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return False
-
-
-def _served(name: str, folder: Path, aliases: tuple[str, ...] = ()) -> ServedModel:
     owner, slash, _ = name.partition("/")
-    return ServedModel(
-        id=name,
-        aliases=aliases,
-        owner=owner if slash else "local",
-        created=int((folder / "model.bin").stat().st_mtime),
+    model = ServedModel(
+        id=name, aliases=_sizes_of(name), owner=owner if slash else "local", created=created
     )
+    yield model, folder
+
+
+def _snapshot(repository: Path) -> Path:
+    """Give the folder of a repository's files in the Hub's cache, as its client lays it out.
+
+    https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+    """
+    commit = (repository / "refs/main").read_text().strip()
+    if Path(commit).name != commit:
+        raise ValueError(f"{commit[:100]!r} is no commit")
+    return repository / "snapshots" / commit
 
 
 def _sizes_of(name: str) -> tuple[str, ...]:

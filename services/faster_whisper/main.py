@@ -37,6 +37,7 @@ def load_engine(settings: Settings, library: Library, metrics: Metrics) -> Engin
     # Imported here, so that /health answers while the libraries load.
     from services.faster_whisper.engine import WhisperEngine  # noqa: PLC0415 -- see above
 
+    library.fetch_default()
     return WhisperEngine(
         settings.whisper,
         library,

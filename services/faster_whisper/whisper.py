@@ -146,7 +146,9 @@ class Whisper:
             found = list(group)
             if len(ladder) > 1 and _looks_wrong(found):
                 found = self._hear_again(task, start, end, info.language)
-            yield from (_Heard(segment, info.language) for segment in found if _is_said(segment))
+            for segment in found:
+                if _is_said(segment):
+                    yield _Heard(_clipped(segment, start, end), info.language)
 
     def _hear_again(
         self, task: "_Task", start: float, end: float, language: str
@@ -271,7 +273,25 @@ def _moved(segment: library.Segment, seconds: float) -> library.Segment:
     words = segment.words and [
         replace(word, start=word.start + seconds, end=word.end + seconds) for word in segment.words
     ]
-    return replace(segment, start=segment.start + seconds, end=segment.end + seconds, words=words)
+    return replace(
+        segment,
+        seek=segment.seek + round(seconds * _FRAMES_PER_SECOND),
+        start=segment.start + seconds,
+        end=segment.end + seconds,
+        words=words,
+    )
+
+
+def _clipped(segment: library.Segment, start: float, end: float) -> library.Segment:
+    """Keep a segment within its window: the model's own is longer, and the next begins there."""
+
+    def clip(seconds: float) -> float:
+        return min(max(seconds, start), end)
+
+    words = segment.words and [
+        replace(word, start=clip(word.start), end=clip(word.end)) for word in segment.words
+    ]
+    return replace(segment, start=clip(segment.start), end=clip(segment.end), words=words)
 
 
 def _segment(segment: library.Segment, offset: int, stretch: Samples) -> Segment:
@@ -282,7 +302,7 @@ def _segment(segment: library.Segment, offset: int, stretch: Samples) -> Segment
     begin, end = offset / SAMPLE_RATE, (offset + len(stretch)) / SAMPLE_RATE
 
     def moved(start: float, stop: float) -> tuple[float, float]:
-        first = min(max(begin + start, begin), end - _SHORTEST_SECONDS)
+        first = max(min(begin + start, end - _SHORTEST_SECONDS), begin)
         last = max(min(begin + stop, end), first + _SHORTEST_SECONDS)
         return round(first, 3), round(last, 3)
 

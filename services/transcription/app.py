@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -80,8 +81,11 @@ def create_app(
     )
     figures = Metrics(worker)
 
+    stopping = asyncio.Event()
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        _tell_when_stopping(stopping)
         worker.start()
         yield
         await worker.stop(STOP_SECONDS_MAX)
@@ -99,6 +103,7 @@ def create_app(
     app.state.metrics = figures
     app.state.keys = Keys(settings.api_key.get_secret_value())
     app.state.fetching = asyncio.Lock()
+    app.state.stopping = stopping
     app.state.upload_limits = UploadLimits(
         bytes_max=int(settings.max_upload),
         silence_seconds_max=settings.request_timeout_seconds,
@@ -110,6 +115,20 @@ def create_app(
     app.add_middleware(CountRequests)
     _add_error_handlers(app)
     return app
+
+
+def _tell_when_stopping(stopping: asyncio.Event) -> None:
+    """Set the event at SIGTERM. The server lets requests end first, whatever they wait for."""
+    loop = asyncio.get_running_loop()
+    servers_own = signal.getsignal(signal.SIGTERM)
+    if not callable(servers_own):  # no server runs this app, but a test
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stopping.set)
+        servers_own(number, frame)
+
+    signal.signal(signal.SIGTERM, handle)
 
 
 def configure_logging(level: str) -> None:

@@ -54,7 +54,7 @@ class Catalogue:
     def find(self, name: str) -> ServedModel:
         """Give the model of that name; raises ModelNotFound, InvalidRequest for an empty name.
 
-        Reads the disk unless the name is one of the default model's own.
+        Reads the disk unless the name means the default model.
         """
         if not name.strip():
             raise InvalidRequest(
@@ -62,19 +62,19 @@ class Catalogue:
                 param="model",
                 code="missing_required_parameter",
             )
-        if name in self.default.names:
+        if name in self.default.names or any(
+            fnmatchcase(name, pattern) for pattern in OPENAI_NAMES
+        ):
             return self.default
         models = self.models()
         for model in models:
             if name in model.names:
                 return model
-        if any(fnmatchcase(name, pattern) for pattern in OPENAI_NAMES):
-            return self.default
         raise ModelNotFound(self._not_here(name, models), param="model", code="model_not_found")
 
     def fetch_command(self, name: str) -> list[str]:
         """Give the command that downloads a model."""
-        return [sys.executable, "-m", self.fetch_module, name]
+        return [sys.executable, "-m", self.fetch_module, "--", name]
 
     def _not_here(self, name: str, models: list[ServedModel]) -> str:
         names = [known for model in models for known in model.names]

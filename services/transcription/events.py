@@ -7,9 +7,10 @@ comments, which clients skip, keep the connection alive. What fails later is an 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -17,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from services.transcription.answers import delta_event, done_event
 from services.transcription.errors import ApiError, ErrorBody, ErrorFields
 from services.transcription.transcript import Deltas, Segment, Transcript
+from services.transcription.uploads import until_any
 from services.transcription.worker import Cancelled
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ KEEP_ALIVE_SECONDS = 10.0
 _COMMENT = b": keep-alive\n\n"
 
 Report = Callable[[Segment], None]
+Gone = Coroutine[Any, Any, None]
 
 
 @dataclass(frozen=True)
@@ -45,30 +48,38 @@ Item = Segment | End | Silence
 class EventStream(Response):
     """The answer to one request; `run` does the work and reports segments from another thread.
 
-    After `begin`, the stream owns `held` and closes it when it has ended, however it ends.
+    `run` is given what to report to, and what returns when its result is no longer wanted: `gone`,
+    the client's leaving, or a client that takes nothing for `send_seconds_max`. After `begin`, the
+    stream owns `held`, and closes it as soon as `run` has ended: who reads slowly keeps nobody
+    waiting.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        run: Callable[[Report], Awaitable[Transcript]],
+        run: Callable[[Report, Gone], Awaitable[Transcript]],
         *,
+        gone: Gone,
         logprobs: bool,
+        send_seconds_max: float,
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._logprobs = logprobs
         self._keep_alive_seconds = keep_alive_seconds
+        self._send_seconds_max = send_seconds_max
+        self._given_up = asyncio.Event()
         # As long as the transcript at most: its segments are a few hundred bytes each.
         self._queue: asyncio.Queue[Segment | End] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
-        self._run = asyncio.ensure_future(run(self._report))
+        unwanted = until_any(gone, self._given_up.wait())
+        self._run = asyncio.ensure_future(run(self._report, unwanted))
         # Posted after the segments, for both go the same way.
         self._run.add_done_callback(lambda _: self._queue.put_nowait(End()))
         self._first: Item = Silence()
-        self._held = AsyncExitStack()
+        self._released: asyncio.Future[None] | None = None
 
     async def begin(self, held: AsyncExitStack) -> None:
         """Wait for the first segment, or until the client must hear something.
@@ -78,18 +89,24 @@ class EventStream(Response):
         self._first = await self._next()
         if isinstance(self._first, End):
             await self._run
-        self._held = held.pop_all()
+        self._released = asyncio.ensure_future(self._release(held.pop_all()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 -- ASGI's
-        """Send the events; `run` notices by itself when the client leaves."""
+        """Send the events; raises TimeoutError, which cuts the connection, if nobody reads."""
+        assert self._released is not None, "begin() comes first"
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for event in self._events():
-                await send({"type": "http.response.body", "body": event, "more_body": True})
+                async with asyncio.timeout(self._send_seconds_max):
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
-            await asyncio.wait([self._run])
-            await self._held.aclose()
+            self._given_up.set()
+            await self._released
+
+    async def _release(self, held: AsyncExitStack) -> None:
+        await asyncio.wait([self._run])
+        await held.aclose()
 
     def _report(self, segment: Segment) -> None:
         self._loop.call_soon_threadsafe(self._queue.put_nowait, segment)
@@ -118,7 +135,9 @@ class EventStream(Response):
 
     async def _last(self) -> bytes:
         try:
-            done = done_event(await self._run, logprobs=self._logprobs)
+            transcript = await self._run
+            # In a thread: that of hours takes a tenth of a second.
+            done = await asyncio.to_thread(_done, transcript, logprobs=self._logprobs)
         except Cancelled:
             return b""
         except ApiError as error:
@@ -126,7 +145,11 @@ class EventStream(Response):
         except Exception:
             log.exception("a stream failed")
             return _failure("internal error", "server_error", "internal_error", None)
-        return _data(done.model_dump_json(exclude_none=True))
+        return _data(done)
+
+
+def _done(transcript: Transcript, *, logprobs: bool) -> str:
+    return done_event(transcript, logprobs=logprobs).model_dump_json(exclude_none=True)
 
 
 def _failure(message: str, error_type: str, code: str, param: str | None) -> bytes:

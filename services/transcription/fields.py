@@ -5,7 +5,7 @@ an object as `name[key]` or as JSON. An empty optional field is one that was lef
 """
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -44,9 +44,24 @@ UNSUPPORTED: dict[str, Unsupported] = {
     "top_p": Unsupported(frozenset({"1", "1.0"}), _SAMPLING),
 }
 
+_TRANSCRIPTIONS = "POST /v1/audio/transcriptions takes it"
+
+# What a translation has not, beyond these.
+UNSUPPORTED_IN_TRANSLATIONS: dict[str, Unsupported] = {
+    **UNSUPPORTED,
+    "include": Unsupported(frozenset(), _TRANSCRIPTIONS),
+    "stream": Unsupported(frozenset({"false", "0"}), _TRANSCRIPTIONS),
+    "task": Unsupported(frozenset({"translate"}), _TRANSCRIPTIONS),
+    "timestamp_granularities": Unsupported(frozenset({"segment"}), _TRANSCRIPTIONS),
+}
+
 
 def collect(
-    fields: Iterable[tuple[str, str]], *, lists: Collection[str], objects: Collection[str]
+    fields: Iterable[tuple[str, str]],
+    *,
+    lists: Collection[str],
+    objects: Collection[str],
+    unsupported: Mapping[str, Unsupported],
 ) -> dict[str, Value]:
     """Give the fields by name, those in `lists` under `name[]`; of a repeated one the last counts.
 
@@ -55,7 +70,7 @@ def collect(
     values: dict[str, Value] = {}
     for name, value in fields:
         field, _, rest = name.partition("[")
-        _refuse_unsupported(field, value)
+        _refuse_unsupported(field, value, unsupported)
         if not value:
             continue
         if field in lists:
@@ -108,12 +123,12 @@ def refusal_of(error: ValidationError) -> InvalidRequest:
     return invalid(field, first["input"], f"{inner} {told}".strip())
 
 
-def _refuse_unsupported(field: str, value: str) -> None:
-    unsupported = UNSUPPORTED.get(field)
-    if unsupported is None or not value or value.lower() in unsupported.harmless:
+def _refuse_unsupported(field: str, value: str, unsupported: Mapping[str, Unsupported]) -> None:
+    known = unsupported.get(field)
+    if known is None or not value or value.lower() in known.harmless:
         return
     raise InvalidRequest(
-        f"{field}: {value[:SHOWN_CHARACTERS_MAX]!r} is not supported: {unsupported.instead}",
+        f"{field}: {value[:SHOWN_CHARACTERS_MAX]!r} is not supported: {known.instead}",
         param=field,
         code="unsupported_parameter",
     )

@@ -7,11 +7,20 @@ Fields that nobody has heard of are ignored, as OpenAI's own clients send some.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from services.transcription.fields import collect, invalid, read_object, refusal_of, split_list
+from services.transcription.fields import (
+    UNSUPPORTED,
+    UNSUPPORTED_IN_TRANSLATIONS,
+    Unsupported,
+    collect,
+    invalid,
+    read_object,
+    refusal_of,
+    split_list,
+)
 from services.transcription.formats import ResponseFormat, parse_format
 from services.transcription.languages import parse_language
 
@@ -20,6 +29,8 @@ TEMPERATURE_LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 # Whisper's window: no piece of speech is given to it in more.
 _SPEECH_SECONDS_MAX = 30.0
+# The engine takes a number of tokens; to count those of a megabyte would take it seconds.
+_HOTWORDS_CHARACTERS_MAX = 2000
 # Silero's own default, on both sides of a piece.
 _DEFAULT_PAD_MS = 400
 
@@ -129,6 +140,7 @@ class SpeechForm(BaseModel):
     """How to find speech: the fields of POST /v1/audio/speech/timestamps, and of the others."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    unsupported: ClassVar[dict[str, Unsupported]] = {}
 
     vad_threshold: float | None = Field(default=None, ge=0, le=1)
     vad_neg_threshold: float | None = Field(default=None, ge=0, le=1)
@@ -141,7 +153,9 @@ class SpeechForm(BaseModel):
     def parse(cls, fields: Iterable[tuple[str, str]]) -> Self:
         """Read the fields as they were sent, or refuse the first that is wrong."""
         try:
-            return cls.model_validate(collect(fields, lists=_LISTS, objects=_OBJECTS))
+            return cls.model_validate(
+                collect(fields, lists=_LISTS, objects=_OBJECTS, unsupported=cls.unsupported)
+            )
         except ValidationError as error:
             raise refusal_of(error) from error
 
@@ -192,6 +206,8 @@ class SpeechForm(BaseModel):
 class TranslationForm(SpeechForm):
     """The fields of POST /v1/audio/translations, which /v1/audio/transcriptions takes too."""
 
+    unsupported = UNSUPPORTED_IN_TRANSLATIONS
+
     model: str = Field(
         min_length=1,
         description="As in `GET /v1/models`, or `whisper-1`.",
@@ -208,6 +224,21 @@ class TranslationForm(SpeechForm):
         le=1,
         description="0 begins at 0 and climbs while the result looks wrong.",
     )
+    language: Annotated[str | None, BeforeValidator(parse_language)] = Field(
+        default=None,
+        description="A code or an English name (`fr`, `french`). Empty: detect it.",
+    )
+    languages: Annotated[list[str], BeforeValidator(_parse_languages)] = Field(
+        default=[], alias="languages[]", description="The language is one of these."
+    )
+    keywords: Annotated[list[str], BeforeValidator(split_list)] = Field(
+        default=[], alias="keywords[]", description="Words that are likely to be said."
+    )
+    chunking_strategy: Annotated[ChunkingStrategy | None, BeforeValidator(_parse_chunking)] = Field(
+        default=None,
+        description='`auto`, or `{"type": "server_vad", "threshold": 0.5, '
+        '"prefix_padding_ms": 300, "silence_duration_ms": 200}`.',
+    )
     without_timestamps: bool = Field(
         default=False, description="The model writes no times; those of its windows are given."
     )
@@ -218,31 +249,31 @@ class TranslationForm(SpeechForm):
     def request(self) -> TranscriptionRequest:
         """Give what is asked for."""
         ladder = TEMPERATURE_LADDER if self.temperature == 0 else (self.temperature,)
+        only = self.languages[0] if len(self.languages) == 1 else None
+        language = self.language or only
+        hotwords = ", ".join([*([self.hotwords] if self.hotwords else []), *self.keywords])
+        if len(hotwords) > _HOTWORDS_CHARACTERS_MAX:
+            allowed = f"at most {_HOTWORDS_CHARACTERS_MAX} characters are taken"
+            raise invalid("hotwords", hotwords, f"{allowed}, not {len(hotwords)}")
         return TranscriptionRequest(
             model=self.model,
             task="translate",
+            language=language,
+            languages=() if language else tuple(self.languages),
             prompt=self.prompt,
-            hotwords=self.hotwords,
+            hotwords=hotwords or None,
             temperatures=ladder,
             response_format=self.response_format,
             without_timestamps=self.without_timestamps,
-            vad=replace(self.vad(), enabled=self.vad_filter),
+            vad=replace(self.vad(self.chunking_strategy), enabled=self.vad_filter),
         )
 
 
 class TranscriptionForm(TranslationForm):
     """The fields of POST /v1/audio/transcriptions."""
 
-    language: Annotated[str | None, BeforeValidator(parse_language)] = Field(
-        default=None,
-        description="A code or an English name (`fr`, `french`). Empty: detect it.",
-    )
-    languages: Annotated[list[str], BeforeValidator(_parse_languages)] = Field(
-        default=[], alias="languages[]", description="The language is one of these."
-    )
-    keywords: list[str] = Field(
-        default=[], alias="keywords[]", description="Words that are likely to be said."
-    )
+    unsupported = UNSUPPORTED
+
     task: Task = Field(default="transcribe", description="`translate`: into English.")
     timestamp_granularities: Annotated[
         list[Literal["word", "segment"]], BeforeValidator(_parse_granularities)
@@ -260,11 +291,6 @@ class TranscriptionForm(TranslationForm):
         default=False,
         description="Answer by server-sent events as the words are found; `json` and `text` only.",
     )
-    chunking_strategy: Annotated[ChunkingStrategy | None, BeforeValidator(_parse_chunking)] = Field(
-        default=None,
-        description='`auto`, or `{"type": "server_vad", "threshold": 0.5, '
-        '"prefix_padding_ms": 300, "silence_duration_ms": 200}`.',
-    )
 
     def request(self) -> TranscriptionRequest:
         """Give what is asked for, or refuse what cannot be had together."""
@@ -280,19 +306,12 @@ class TranscriptionForm(TranslationForm):
                 "true",
                 f"it needs response_format=json or text, not {self.response_format}",
             )
-        only = self.languages[0] if len(self.languages) == 1 else None
-        language = self.language or only
-        hotwords = ", ".join([*([self.hotwords] if self.hotwords else []), *self.keywords])
         return replace(
             base,
             task=self.task,
-            language=language,
-            languages=() if language else tuple(self.languages),
-            hotwords=hotwords or None,
             words=words,
             logprobs="logprobs" in self.include and self.response_format == "json",
             stream=self.stream,
-            vad=replace(self.vad(self.chunking_strategy), enabled=self.vad_filter),
         )
 
 

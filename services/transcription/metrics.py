@@ -15,6 +15,9 @@ from services.transcription.worker import Worker
 _FACTOR_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75, 1, 2)
 _SECONDS_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+INTERNAL_ERROR = 500
+
 _NOW = {
     "speech_queue_places_taken": "Requests that are being received, wait, or run.",
     "speech_queue_places": "How many there may be; more are refused.",
@@ -135,13 +138,27 @@ class CountRequests:
             await self._app(scope, receive, send)
             return
 
+        answered = False
+
+        def count(status: int) -> None:
+            nonlocal answered
+            answered = True
+            route = scope.get("route")
+            # A client may invent any number of paths and methods.
+            pattern = route.path if isinstance(route, Route) else "unknown"
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            metrics: Metrics = scope["app"].state.metrics
+            metrics.request_answered(method, pattern, status)
+
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = scope.get("route")
-                # The pattern, never the path: a client may invent any number of paths.
-                pattern = route.path if isinstance(route, Route) else "unknown"
-                metrics: Metrics = scope["app"].state.metrics
-                metrics.request_answered(scope["method"], pattern, message["status"])
+                count(message["status"])
             await send(message)
 
-        await self._app(scope, receive, watched)
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            # A bug: it is answered further out.
+            if not answered:
+                count(INTERNAL_ERROR)
+            raise

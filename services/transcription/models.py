@@ -14,10 +14,11 @@ from services.transcription.errors import (
     Conflict,
     FetchFailed,
     ModelNotFound,
+    NotReady,
     refusals,
 )
 from services.transcription.health import AppWorker
-from services.transcription.uploads import until_gone
+from services.transcription.uploads import until_any, until_gone
 from services.transcription.worker import Cancellation, Cancelled
 
 router = APIRouter(tags=["models"], responses=refusals(401))
@@ -88,10 +89,10 @@ async def get_model(request: Request, name: str) -> ModelBody:
     responses={
         200: {"model": ModelBody, "description": "It was here already."},
         201: {"model": ModelBody, "description": "It is here now."},
-        **refusals(400, 404, 409, 502),
+        **refusals(400, 404, 409, 429, 502, 503),
     },
 )
-async def fetch_model(request: Request, name: str) -> Response:
+async def fetch_model(request: Request, name: str, worker: AppWorker) -> Response:
     """Download a model unless it is here; leave, and the download ends. It goes on another time."""
     try:
         return _answer(await _find(request, name), OK)
@@ -102,8 +103,15 @@ async def fetch_model(request: Request, name: str) -> Response:
     fetching: asyncio.Lock = request.app.state.fetching
     if fetching.locked():
         raise Conflict("another model is being downloaded, try again later", code="fetching")
-    async with fetching:
-        await _run_fetch(catalogue.fetch_command(name), gone=until_gone(request))
+    stopping: asyncio.Event = request.app.state.stopping
+    with worker.place():  # /busy tells of it
+        async with fetching:
+            unwanted = until_any(until_gone(request), stopping.wait())
+            wanted = await _run_fetch(catalogue.fetch_command(name), unwanted=unwanted)
+    if not wanted:
+        if stopping.is_set():
+            raise NotReady("the service stops", code="stopping", retry_after_seconds=5)
+        raise Cancelled
     return _answer(await _find(request, name), CREATED)
 
 
@@ -156,13 +164,16 @@ async def unload_model(request: Request, name: str, worker: AppWorker) -> Messag
     return MessageBody(message=f"the model {model.id!r} is unloaded")
 
 
-async def _run_fetch(command: list[str], *, gone: Coroutine[Any, Any, None]) -> None:
-    """Download in a process of its own, which can be ended and takes its memory along."""
+async def _run_fetch(command: list[str], *, unwanted: Coroutine[Any, Any, None]) -> bool:
+    """Download in a process of its own, which can be ended and takes its memory along.
+
+    Gives False, once the process has ended, if `unwanted` returned before it had.
+    """
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
     told = asyncio.ensure_future(process.communicate())
-    watch = asyncio.ensure_future(gone)
+    watch = asyncio.ensure_future(unwanted)
     try:
         async with asyncio.timeout(FETCH_SECONDS_MAX):
             await asyncio.wait({told, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -176,7 +187,8 @@ async def _run_fetch(command: list[str], *, gone: Coroutine[Any, Any, None]) -> 
             process.kill()
         _, complaint = await told
     if watch.done() and not watch.cancelled():
-        raise Cancelled
+        return False
     if process.returncode:
         lines = complaint.decode(errors="replace").strip().splitlines() or ["no reason was told"]
         raise FetchFailed(lines[-1][:500], code="fetch_failed")
+    return True

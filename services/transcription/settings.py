@@ -3,6 +3,7 @@
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ByteSize,
     Field,
@@ -13,12 +14,24 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+# Variables whose values are shown to nobody.
+_SECRETS = frozenset({"API_KEY"})
+
 S = TypeVar("S", bound="ServiceSettings")
 
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error", "critical"],
     BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
 ]
+
+
+def _check_keys(written: SecretStr) -> SecretStr:
+    text = written.get_secret_value()
+    # What is meant to close the service must not leave it open, and no two clients send other
+    # letters alike.
+    if text and (not text.replace(",", " ").split() or not text.isascii()):
+        raise ValueError("keys of ASCII characters, separated by commas or spaces")
+    return written
 
 
 class ServiceSettings(BaseSettings):
@@ -40,7 +53,7 @@ class ServiceSettings(BaseSettings):
     # The longest silence while a request is received.
     request_timeout_seconds: PositiveFloat = 60.0
     # Keys that clients must send as `Authorization: Bearer`, separated by commas or spaces.
-    api_key: SecretStr = SecretStr("")
+    api_key: Annotated[SecretStr, AfterValidator(_check_keys)] = SecretStr("")
     log_level: LogLevel = "info"
 
     @classmethod
@@ -59,5 +72,6 @@ def _problems(error: ValidationError) -> list[str]:
     problems = []
     for problem in error.errors(include_url=False, include_context=False):
         name = "__".join(str(part) for part in problem["loc"]).upper()
-        problems.append(f"{name}: {problem['input']!r} is not allowed: {problem['msg']}")
+        shown = "its value" if name in _SECRETS else repr(problem["input"])
+        problems.append(f"{name}: {shown} is not allowed: {problem['msg']}")
     return problems

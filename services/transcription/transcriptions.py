@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -148,15 +148,22 @@ async def _answer(request: Request, worker: AppWorker, form: type[TranslationFor
         model = await asyncio.to_thread(state.catalogue.find, wanted.model)
         wanted = dataclasses.replace(wanted, model=model.id)
 
-        async def run(report: Report) -> Transcript:
+        async def run(report: Report, gone: Coroutine[Any, Any, None]) -> Transcript:
             job = _Job(upload, wanted, report, state.metrics)
-            return await worker.run(job, gone=until_gone(request), model=wanted.model)
+            return await worker.run(job, gone=gone, model=wanted.model)
 
-        if not wanted.stream:
-            return render(await run(lambda _segment: None), wanted)
-        stream = EventStream(run, logprobs=wanted.logprobs)
-        await stream.begin(held)
-        return stream
+        if wanted.stream:
+            stream = EventStream(
+                run,
+                gone=until_gone(request),
+                logprobs=wanted.logprobs,
+                send_seconds_max=state.upload_limits.silence_seconds_max,
+            )
+            await stream.begin(held)
+            return stream
+        transcript = await run(lambda _segment: None, until_gone(request))
+    # In a thread: that of hours takes a tenth of a second.
+    return await asyncio.to_thread(render, transcript, wanted)
 
 
 class _Job:

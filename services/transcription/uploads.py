@@ -6,9 +6,11 @@ which an m4a whose index comes last needs.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -23,9 +25,12 @@ from services.transcription.errors import (
 )
 
 # What a body may hold beside the recording: far more than any prompt needs.
-FIELDS_BYTES_MAX = 1024 * 1024
+FIELDS_BYTES_MAX = 256 * 1024
 FIELD_BYTES_MAX = 64 * 1024
 FIELDS_MAX = 100
+# What a telephone sends from where there is hardly a network. Who sends less keeps a place from
+# others with a trickle.
+RATE_BYTES_MIN = 2000
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,28 @@ async def until_gone(request: Request) -> None:
         pass
 
 
+async def until_any(*ends: Coroutine[Any, Any, object]) -> None:
+    """Return when the first of several has returned; the others are cancelled."""
+    tasks = [asyncio.ensure_future(end) for end in ends]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 class _FormParser(MultiPartParser):
     """Starlette's parser, which by itself forgets the file of a part that never ends."""
+
+    @property
+    def _charset(self) -> str:
+        # What the client names is no concern of ours: browsers send UTF-8, and some codecs of
+        # Python's give what is no text.
+        return "utf-8"
+
+    @_charset.setter
+    def _charset(self, _named: str) -> None:
+        pass
 
     def close_files(self) -> None:
         """Remove every temporary file of this form."""
@@ -100,6 +125,7 @@ def _check_head(request: Request, limits: UploadLimits) -> None:
 async def _limited(request: Request, limits: UploadLimits) -> AsyncGenerator[bytes, None]:
     """Pass the body on until it is too large, or stays away for too long."""
     received_bytes = 0
+    began = time.monotonic()
     chunks = request.stream()
     while True:
         try:
@@ -113,6 +139,11 @@ async def _limited(request: Request, limits: UploadLimits) -> AsyncGenerator[byt
                 code="request_timeout",
             ) from None
         received_bytes += len(chunk)
+        allowed_seconds = limits.silence_seconds_max + received_bytes / RATE_BYTES_MIN
+        if time.monotonic() - began > allowed_seconds:
+            raise RequestTimeout(
+                f"less than {RATE_BYTES_MIN} bytes a second were received", code="request_timeout"
+            )
         if received_bytes > limits.bytes_max + FIELDS_BYTES_MAX:
             raise _too_large(limits)
         yield chunk
@@ -128,6 +159,11 @@ def _read_form(items: list[tuple[str, UploadFile | str]], limits: UploadLimits) 
             code="missing_required_parameter",
         )
     file = files[0][1]
+    if sum(len(name) + len(value) for name, value in fields) > FIELDS_BYTES_MAX:
+        raise InvalidRequest(
+            f"form: its fields beside the file are larger than {FIELDS_BYTES_MAX} bytes",
+            code="invalid_form",
+        )
     file_bytes = file.size or 0
     if file_bytes > limits.bytes_max:
         raise _too_large(limits)

@@ -1,6 +1,7 @@
 """Which names mean which model: the default one, the operator's folder, the Hub's cache."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -137,6 +138,80 @@ def test_a_broken_cache_is_no_reason_to_fail(cache):
     assert len(catalogue(cache).models()) == 1
 
 
+def cached(cache: Path, name: str) -> Path:
+    """An empty place of a repository in the cache."""
+    (cache / name).mkdir(parents=True)
+    return cache / name
+
+
+ODD = {
+    "a name that is none": lambda cache, _: cached(cache, "models--a--b--c"),
+    "a way up": lambda cache, _: cached(cache, "models--..--x"),
+    "a folder for a reference": lambda cache, _: cached(cache, "models--a--b/refs/main"),
+    "a reference that leads out": lambda cache, _: (
+        cached(cache, "models--a--b/refs") / "main"
+    ).write_text("../../../../mine/good"),
+    "no JSON object": lambda _, mine: odd_config(mine, "5"),
+    "nothing in the JSON": lambda _, mine: odd_config(mine, "null"),
+    "deep JSON": lambda _, mine: odd_config(mine, "[" * 100_000),
+    "bytes that are no JSON": lambda _, mine: odd_config(mine, "\0"),
+    "a name that is no text": lambda _, mine: shutil.copytree(
+        MODEL, mine / os.fsdecode(b"caf\xe9")
+    ),
+    "a link to itself": lambda _, mine: (mine / "loop").symlink_to(mine / "loop"),
+    "a link to the folder": lambda _, mine: (mine / "inside").symlink_to(mine),
+}
+
+
+def odd_config(mine: Path, text: str) -> None:
+    folder = Path(shutil.copytree(MODEL, mine / "odd"))
+    (folder / "config.json").write_text(text)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_one_odd_folder_hides_no_other(cache, tmp_path, odd):
+    """Others write to the cache, too; what cannot be read is no model, and no reason to fail."""
+    mine = tmp_path / "mine"
+    shutil.copytree(MODEL, mine / "good")
+    put_into_cache(cache, "ada/whisper")
+    ODD[odd](cache, mine)
+    names = [model.id for model in catalogue(cache, folder=str(mine)).models()]
+
+    assert {"model", "good", "ada/whisper"} <= set(names)
+    assert not {"odd", "a/b", "a/b/c", "../x"} & set(names)
+    assert json.dumps(names).encode()
+
+
+@pytest.mark.parametrize("place", ["cache", "mine"])
+def test_a_file_in_place_of_a_folder_is_empty(tmp_path, place):
+    """The default model is still there."""
+    (tmp_path / place).write_text("")
+    found = catalogue(tmp_path / "cache", folder=str(tmp_path / "mine"))
+
+    assert len(found.models()) == 1
+
+
+def test_every_size_of_the_default_model_means_it(cache):
+    """The Hub has one repository for two sizes."""
+    put_into_cache(cache, "mobiuslabsgmbh/faster-whisper-large-v3-turbo")
+    found = catalogue(cache, model="turbo")
+
+    for name in ("turbo", "large-v3-turbo", "mobiuslabsgmbh/faster-whisper-large-v3-turbo"):
+        assert found.find(name).id == "turbo"
+    assert len(found.models()) == 1
+
+
+def test_the_default_model_is_not_looked_for_elsewhere_once_it_has_gone(cache):
+    """Whoever asks for it then is told; only the start of the service downloads."""
+    folder = put_into_cache(cache, "Systran/faster-whisper-tiny")
+    found = library(cache, model="tiny")
+    assert found.folder("tiny") == folder
+    shutil.rmtree(folder)
+
+    with pytest.raises(FileNotFoundError):
+        found.folder("tiny")
+
+
 def test_the_folder_of_a_model_is_found_by_its_id(cache, tmp_path):
     """Wherever it is; one that has gone is told."""
     shutil.copytree(MODEL, tmp_path / "mine/french")
@@ -157,14 +232,18 @@ def test_an_incomplete_default_folder_is_named_with_what_it_lacks(tmp_path, miss
     (folder / missing).unlink()
 
     with pytest.raises(FileNotFoundError, match=rf"WHISPER__MODEL: '.*/model' lacks {missing}$"):
-        find_model(str(folder))
+        find_model(str(folder), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("fetch", "allowed", "refused"),
     [
         ("known", ["small", "Systran/faster-whisper-tiny.en"], ["ada/whisper", "/models/x"]),
-        ("any", ["small", "ada/whisper"], ["/models/x", "../x", "a/b/c"]),
+        (
+            "any",
+            ["small", "ada/whisper"],
+            ["/models/x", "../x", "a/b/c", "x" * 300, "a/b\0", "--help", "services/..", "a/ b"],
+        ),
         ("none", [], ["small", "ada/whisper"]),
     ],
 )

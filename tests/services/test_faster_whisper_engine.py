@@ -262,6 +262,34 @@ def test_a_window_that_looks_wrong_is_heard_again(batched):
     assert ends == pytest.approx((83.5, 83.5), abs=1)
 
 
+def test_windows_do_not_run_into_one_another(batched, monkeypatch):
+    """The model's window is longer than what it is given; its times may be, too."""
+    rng = np.random.default_rng(3)
+    digits = np.array_split(recording_samples(), 6)
+    samples = np.concatenate([digits[number] for number in rng.integers(0, 6, 400)])
+    for limit in (-1.0, 0.0):  # and with every window heard again
+        monkeypatch.setattr("services.faster_whisper.whisper._LOGPROB_MIN", limit)
+        transcript = transcribe(batched, encode(samples, "flac", "flac"), words=True)
+        for items in (transcript.segments, transcript.words):
+            ends = [item.end_seconds for item in items]
+            starts = [item.start_seconds for item in items]
+            assert starts == sorted(starts)
+            assert all(end <= start + 0.02 for end, start in zip(ends, starts[1:], strict=False))
+        seeks = [segment.seek for segment in transcript.segments]
+        assert seeks == sorted(seeks)
+        assert seeks[-1] > 10_000
+
+
+def test_a_recording_of_a_few_samples_has_no_time_below_zero(engine):
+    """Not even where it is shorter than the shortest segment."""
+    for count in (1, 50, 159, 161):
+        sound = encode(recording_samples()[8000 : 8000 + count], "wav", "pcm_s16le")
+        transcript = transcribe(engine, sound, vad=VadTuning(enabled=False), words=True)
+        times = [item.start_seconds for item in (*transcript.segments, *transcript.words)]
+
+        assert all(time >= 0 for time in times)
+
+
 def test_silence_is_empty_in_batches_too(batched):
     """Two minutes of nothing."""
     silence = encode(np.zeros(120 * SAMPLE_RATE, dtype=np.int16), "flac", "flac")
@@ -314,9 +342,10 @@ def test_models_are_loaded_and_unloaded_by_name(engine):
     assert engine.resident() == ("model",)
 
 
-def test_a_model_that_cannot_be_loaded_is_told_and_leaves_the_others(folder):
+@pytest.mark.parametrize("file", ["model.bin", "tokenizer.json"])
+def test_a_model_that_cannot_be_loaded_is_told_and_leaves_the_others(folder, file):
     """The inside stays in the log; what is damaged today is damaged in a minute."""
-    (folder / "second/model.bin").write_bytes(b"nonsense")
+    (folder / "second" / file).write_text("{}")
     engine = engine_of(folder=str(folder))
     with pytest.raises(EngineError, match="'second' could not be loaded") as raised:
         transcribe(engine, RECORDING, model="second")

@@ -9,6 +9,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -230,6 +231,24 @@ async def test_a_client_that_leaves_ends_its_download(tmp_path, hub):
 
     assert code(second) == (409, "fetching")
     assert text == WORDS
+
+
+def test_sigterm_ends_a_download(tmp_path, hub):
+    """It goes on another time; until then the service was busy, and did not vanish unasked."""
+    hub.flows.clear()
+    with (
+        server_with(tmp_path, HF_ENDPOINT=hub.url) as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        asked = threads.submit(ask, server, "POST", "/v1/models/tiny")
+        wait_for(lambda: children(server), 20, "the download")
+        busy = server.is_busy()
+        server.terminate()
+        answer = asked.result()
+        server.process.wait(20)
+
+    assert busy
+    assert code(answer) == (503, "stopping")
 
 
 def children(server: SpeechServer) -> list[str]:

@@ -157,6 +157,19 @@ async def test_a_refused_method_names_the_allowed_one():
     assert response.headers["allow"] == "POST"
 
 
+async def test_bugs_and_strange_methods_are_counted():
+    """An alert on 5xx must see bugs; what a client invents makes no new lines."""
+    async with client_of() as client:
+        await client.get("/bug")
+        for number in range(5):
+            await client.request(f"INVENTED{number}", "/health")
+        text = (await client.get("/metrics")).text
+
+    assert 'speech_requests_total{method="GET",route="/bug",status="500"} 1.0' in text
+    assert 'speech_requests_total{method="other",route="/health",status="405"} 5.0' in text
+    assert "INVENTED" not in text
+
+
 @pytest.mark.parametrize("name", TELEMETRY_OFF)
 async def test_libraries_may_not_report_home(name):
     """Their switches are thrown before they are loaded."""

@@ -37,7 +37,9 @@ class Run:
         self.steps = threading.Semaphore(0)
         self.given_back = False
 
-    async def __call__(self, report) -> Transcript:
+    async def __call__(self, report, unwanted) -> Transcript:
+        self.unwanted = asyncio.ensure_future(unwanted)
+
         def work() -> Transcript:
             for item in self.segments:
                 assert self.steps.acquire(timeout=10)
@@ -53,7 +55,13 @@ class Run:
         self.steps.release(count)
 
     async def begin(self, keep_alive_seconds: float = 10) -> EventStream:
-        stream = EventStream(self, logprobs=False, keep_alive_seconds=keep_alive_seconds)
+        stream = EventStream(
+            self,
+            gone=asyncio.Event().wait(),
+            logprobs=False,
+            send_seconds_max=0.5,
+            keep_alive_seconds=keep_alive_seconds,
+        )
         async with AsyncExitStack() as held:
             held.callback(self.give_back)
             await stream.begin(held)
@@ -194,6 +202,47 @@ async def test_what_was_held_is_given_back_when_sending_fails():
 
     with pytest.raises(OSError, match="lost"):
         await stream({"type": "http"}, Client().receive, send)
+
+    assert run.given_back
+
+
+async def test_a_client_that_does_not_read_keeps_nobody_waiting():
+    """What was held is given back when the work is done, and the rest is given up in time."""
+    run = Run(" one", " two")
+    run.step(3)
+    stream = await run.begin()
+    held_while_sending = []
+
+    async def send(message: dict) -> None:
+        if message.get("body"):
+            async with asyncio.timeout(10):
+                while not run.given_back:
+                    await asyncio.sleep(0.001)
+            held_while_sending.append(not run.given_back)
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await stream({"type": "http"}, Client().receive, send)
+
+    assert held_while_sending == [False]
+
+
+async def test_the_work_of_a_client_that_does_not_read_is_given_up():
+    """It is told that nobody wants it."""
+    run = Run(" one", " two")
+    run.step()
+    stream = await run.begin()
+
+    async def send(message: dict) -> None:
+        if message.get("body"):
+            await asyncio.Event().wait()
+
+    reading = asyncio.ensure_future(stream({"type": "http"}, Client().receive, send))
+    async with asyncio.timeout(10):
+        await run.unwanted
+    run.step(2)  # a real one would raise Cancelled
+    with pytest.raises(TimeoutError):
+        await reading
 
     assert run.given_back
 

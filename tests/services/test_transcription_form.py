@@ -65,6 +65,7 @@ def test_an_empty_field_is_one_that_was_left_out():
         ([("prompt", "[1,2]")], {"prompt": "[1,2]"}),
         ([("hotwords", "Ada, Babbage")], {"hotwords": "Ada, Babbage"}),
         ([("keywords[]", "Ada"), ("keywords[]", "Bo, Cy")], {"hotwords": "Ada, Bo, Cy"}),
+        ([("keywords", '["Ada", "Bo"]')], {"hotwords": "Ada, Bo"}),
         ([("hotwords", "Ada"), ("keywords", "Bo")], {"hotwords": "Ada, Bo"}),
         ([("temperature", "0.0")], {"temperatures": TEMPERATURE_LADDER}),
         ([("temperature", "0.4")], {"temperatures": (0.4,)}),
@@ -144,10 +145,27 @@ def test_the_last_of_a_repeated_field_counts():
 
 
 def test_a_translation_is_into_english():
-    """Whatever is spoken; what only transcriptions have is not looked at."""
+    """Whatever is spoken: a language is that of the recording."""
     request = parse(("language", "fr"), ("prompt", "Ada"), form=TranslationForm)
 
-    assert (request.task, request.language, request.prompt) == ("translate", None, "Ada")
+    assert (request.task, request.language, request.prompt) == ("translate", "fr", "Ada")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("stream", "true"),
+        ("timestamp_granularities[]", "word"),
+        ("include[]", "logprobs"),
+        ("task", "transcribe"),
+    ],
+)
+def test_what_a_translation_has_not_is_refused(field, value):
+    """To ignore it would be to answer another question; the other route is named."""
+    with pytest.raises(ApiError, match="/v1/audio/transcriptions takes it") as raised:
+        parse((field, value), form=TranslationForm)
+
+    assert raised.value.param == field.removesuffix("[]")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +202,7 @@ def test_a_translation_is_into_english():
             "chunking_strategy",
             "[threshold]",
         ),
+        ([("hotwords", "x" * 2001)], "hotwords", "at most 2000 characters"),
         ([("vad_filter", "maybe")], "vad_filter", "maybe"),
         ([("vad_threshold", "1.5")], "vad_threshold", "less than or equal to 1"),
         ([("vad_speech_pad_ms", "1.5")], "vad_speech_pad_ms", "integer"),

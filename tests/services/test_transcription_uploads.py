@@ -186,3 +186,40 @@ async def test_a_failure_while_the_file_is_in_use_removes_it(open_files):
             _ = 1 / 0
 
     assert open_files() == before
+
+
+async def test_fields_that_are_large_together_are_refused():
+    """Each may be as large as a prompt, all of them may not: to read them takes the event loop."""
+    fields = [part(f"f{number}", b"x" * 60_000) for number in range(5)]
+    with pytest.raises(InvalidRequest, match="fields beside the file are larger"):
+        await receive(request_of(*fields, part("file", b"abc", "a.wav"), END))
+
+
+async def test_a_trickle_is_refused():
+    """Who sends a byte now and then is not silent, but keeps a place from others."""
+    sent = 0
+
+    async def trickle() -> dict:
+        nonlocal sent
+        sent += 1
+        await asyncio.sleep(0.01)
+        body = part("file", b"", "a.wav").removesuffix(b"\r\n") if sent == 1 else b"x"
+        return {"type": "http.request", "body": body, "more_body": True}
+
+    headers = [(b"content-type", MULTIPART.encode())]
+    request = Request({"type": "http", "method": "POST", "headers": headers}, trickle)
+    limits = UploadLimits(bytes_max=LIMITS.bytes_max, silence_seconds_max=0.1)
+    with pytest.raises(RequestTimeout, match="less than 2000 bytes a second"):
+        async with asyncio.timeout(10):
+            await receive(request, limits)
+
+
+@pytest.mark.parametrize(
+    "charset", ["undefined", "punycode", "unicode_escape", "utf-16", "latin-1"]
+)
+async def test_a_charset_that_is_named_changes_nothing(charset):
+    """Browsers send UTF-8; some of Python's codecs give what is no text."""
+    body = part("prompt", "caf\u00e9 \\ud800".encode()) + part("file", b"abc", "a.wav") + END
+    fields, *_ = await receive(request_of(body, content_type=f"{MULTIPART}; charset={charset}"))
+
+    assert fields == (("prompt", "caf\u00e9 \\ud800"),)
