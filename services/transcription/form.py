@@ -124,7 +124,7 @@ def _parse_include(value: object) -> list[str]:
 
 def _parse_languages(value: object) -> list[str]:
     codes = (parse_language(name, field="languages") for name in split_list(value))
-    return [code for code in codes if code is not None]
+    return list(dict.fromkeys(code for code in codes if code is not None))
 
 
 def _parse_chunking(value: object) -> object:

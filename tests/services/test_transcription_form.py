@@ -58,6 +58,7 @@ def test_an_empty_field_is_one_that_was_left_out():
     [
         ([("language", "French")], {"language": "fr"}),
         ([("languages[]", "fr")], {"language": "fr"}),
+        ([("languages[]", "fr"), ("languages[]", "French")], {"language": "fr"}),
         ([("languages", "fr"), ("languages", "english")], {"languages": ("fr", "en")}),
         ([("languages[]", "fr"), ("languages[]", "en")], {"languages": ("fr", "en")}),
         ([("languages[]", "fr,en"), ("language", "de")], {"language": "de", "languages": ()}),
