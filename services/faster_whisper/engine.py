@@ -104,9 +104,10 @@ class WhisperEngine:
         try:
             return self._residents.get(model)
         except Exception as error:  # the libraries raise what they like, plain Exception too
-            if _is_out_of_memory(error):
-                raise _failure(error) from error
             log.error("a model cannot be loaded model=%s", model, exc_info=error)
+            if _is_out_of_memory(error):
+                told = f"out of memory: the model {model!r} is too large"
+                raise EngineError(told, code="out_of_memory") from error
             told = f"the model {model!r} could not be loaded, see the service's log"
             raise EngineError(told, code="load_failed") from error
 

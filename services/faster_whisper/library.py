@@ -140,7 +140,7 @@ def fetch_model(model: str, cache: Path | None = None, *, progress: bool = False
     that is none.
     """
     if not progress:
-        from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 -- as above
+        from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 -- slow to import
 
         disable_progress_bars()
     folder = Path(

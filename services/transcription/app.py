@@ -80,7 +80,6 @@ def create_app(
         on_failure=on_failure,
     )
     figures = Metrics(worker)
-
     stopping = asyncio.Event()
 
     @asynccontextmanager
@@ -137,7 +136,7 @@ def configure_logging(level: str) -> None:
         level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     # Libraries tell every step at info. Those of HTTP also tell addresses, which may hold a token.
-    for name in ("httpx", "httpcore", "faster_whisper"):
+    for name in ("httpx", "httpcore", "httpx2", "httpcore2", "faster_whisper"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").addFilter(_is_no_probe)
 

@@ -76,8 +76,7 @@ class EventStream(Response):
         self._loop = asyncio.get_running_loop()
         unwanted = until_any(gone, self._given_up.wait())
         self._run = asyncio.ensure_future(run(self._report, unwanted))
-        # Posted after the segments, for both go the same way.
-        self._run.add_done_callback(lambda _: self._queue.put_nowait(End()))
+        self._run.add_done_callback(self._end)
         self._first: Item = Silence()
         self._released: asyncio.Future[None] | None = None
 
@@ -92,7 +91,7 @@ class EventStream(Response):
         self._released = asyncio.ensure_future(self._release(held.pop_all()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 -- ASGI's
-        """Send the events; raises TimeoutError, which cuts the connection, if nobody reads."""
+        """Send the events; if nobody reads, return before the end, so that the server cuts."""
         assert self._released is not None, "begin() comes first"
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -100,6 +99,8 @@ class EventStream(Response):
                 async with asyncio.timeout(self._send_seconds_max):
                     await send({"type": "http.response.body", "body": event, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+        except TimeoutError:
+            log.warning("a stream was not read for %g s and is cut", self._send_seconds_max)
         finally:
             self._given_up.set()
             await self._released
@@ -110,6 +111,12 @@ class EventStream(Response):
 
     def _report(self, segment: Segment) -> None:
         self._loop.call_soon_threadsafe(self._queue.put_nowait, segment)
+
+    def _end(self, run: asyncio.Future[Transcript]) -> None:
+        # Posted after the segments, for both go the same way.
+        self._queue.put_nowait(End())
+        # Looked at, or asyncio complains of what a client that has gone will never be told.
+        run.cancelled() or run.exception()
 
     async def _next(self) -> Item:
         try:

@@ -354,6 +354,20 @@ def test_a_model_that_cannot_be_loaded_is_told_and_leaves_the_others(folder, fil
     assert transcribe(engine, RECORDING).text == WORDS
 
 
+def test_a_model_that_does_not_fit_is_told_so(folder, monkeypatch):
+    """It is the model that is too large then, not the recording."""
+    engine = engine_of(folder=str(folder))
+
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("CUDA failed with error out of memory")
+
+    monkeypatch.setattr("services.faster_whisper.engine.Whisper", fail)
+    with pytest.raises(EngineError, match="the model 'second' is too large") as raised:
+        transcribe(engine, RECORDING, model="second")
+
+    assert (raised.value.code, raised.value.worth_retrying) == ("out_of_memory", False)
+
+
 # Without a network
 
 

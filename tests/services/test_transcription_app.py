@@ -18,8 +18,9 @@ from services.faster_whisper.library import Library
 from services.faster_whisper.settings import Settings, WhisperSettings
 from services.transcription.app import TELEMETRY_OFF, Service, configure_logging, create_app
 from services.transcription.catalogue import Catalogue, ServedModel
+from tests.services.hub import run_hub
 from tests.services.sounds import RECORDING, WORDS
-from tests.services.speech_server import DIGITS, FASTER_WHISPER, ROOT
+from tests.services.speech_server import DIGITS, FASTER_WHISPER, ROOT, run_server
 
 WHISPER = WhisperSettings(model=str(DIGITS / "model"), inference_device="cpu")
 
@@ -175,6 +176,17 @@ async def test_libraries_may_not_report_home(name):
     """Their switches are thrown before they are loaded."""
     async with client_of():
         assert os.environ[name] == TELEMETRY_OFF[name]
+
+
+def test_addresses_of_downloads_stay_out_of_the_log(tmp_path):
+    """They may hold a token: the Hub's client writes each of them, and redirects to signed ones."""
+    with run_hub("Systran/faster-whisper-tiny", DIGITS / "model") as hub:
+        environment = {"WHISPER__MODEL": "tiny", "HF_ENDPOINT": hub.url}
+        with run_server(FASTER_WHISPER, tmp_path, environment) as server:
+            written = server.log.read_text()
+
+    assert "fetching model=tiny" in written
+    assert hub.url not in written
 
 
 def test_probes_are_kept_out_of_the_access_log():

@@ -221,8 +221,7 @@ async def test_a_client_that_does_not_read_keeps_nobody_waiting():
             held_while_sending.append(not run.given_back)
             await asyncio.Event().wait()
 
-    with pytest.raises(TimeoutError):
-        await stream({"type": "http"}, Client().receive, send)
+    await stream({"type": "http"}, Client().receive, send)
 
     assert held_while_sending == [False]
 
@@ -241,8 +240,7 @@ async def test_the_work_of_a_client_that_does_not_read_is_given_up():
     async with asyncio.timeout(10):
         await run.unwanted
     run.step(2)  # a real one would raise Cancelled
-    with pytest.raises(TimeoutError):
-        await reading
+    await reading
 
     assert run.given_back
 

@@ -1,8 +1,10 @@
 """Environment variables become settings, or one line per mistake."""
 
 import pytest
+import yaml
 
-from services.faster_whisper.settings import Settings
+from services.faster_whisper.settings import Settings, WhisperSettings
+from tests.services.speech_server import ROOT
 
 
 def test_defaults_are_finite():
@@ -14,6 +16,20 @@ def test_defaults_are_finite():
     assert settings.max_waiting == 16
     assert settings.request_timeout_seconds == 60
     assert settings.whisper.model == "small"
+
+
+def test_every_setting_reaches_the_container(monkeypatch):
+    """What stands in .env is passed on by name; what does not is left to its default."""
+    project = yaml.safe_load((ROOT / "services/faster_whisper/compose.yaml").read_text())
+    passed = project["services"]["faster-whisper"]["environment"]
+    own = {name.upper() for name in Settings.model_fields} - {"WHISPER"}
+    nested = {f"WHISPER__{name.upper()}" for name in WhisperSettings.model_fields}
+
+    assert own | nested <= set(passed)
+    assert all(value.startswith(f"${{{name}:-") for name, value in passed.items())
+    for name, value in passed.items():
+        monkeypatch.setenv(name, value.removesuffix("}").partition(":-")[2])
+    Settings.from_environment()
 
 
 def test_the_variables_that_users_know_are_read(monkeypatch):
