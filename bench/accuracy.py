@@ -19,7 +19,7 @@ from services.faster_whisper.engine import WhisperEngine
 from services.faster_whisper.library import Library
 from services.faster_whisper.settings import WhisperSettings
 from services.transcription.audio import SAMPLE_RATE, Recording
-from services.transcription.form import TranscriptionRequest
+from services.transcription.request import TranscriptionRequest
 from services.transcription.transcript import Transcript
 from services.transcription.worker import Cancellation
 

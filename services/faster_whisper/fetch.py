@@ -8,6 +8,7 @@ downloaded before is kept, and a download that was broken off goes on.
 
 import os
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -21,6 +22,11 @@ def fetch(names: tuple[str, ...]) -> None:
     """Download each model in turn; ends with 1 and one line if one cannot be had."""
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
+    fetch_models(names)
+
+
+def fetch_models(names: Sequence[str]) -> None:
+    """Download models, and tell of each; raises SystemExit with one line for one that cannot."""
     for name in names:
         try:
             folder = fetch_model(name, progress=sys.stderr.isatty())

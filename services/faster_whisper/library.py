@@ -11,12 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-# Itself it loads nothing before it is used: the client behind it takes a tenth of a second.
-import huggingface_hub
-from huggingface_hub import constants
-
-from services.faster_whisper.settings import WhisperSettings
+from services.faster_whisper.settings import ModelSettings
 from services.transcription.catalogue import Catalogue, ServedModel
+from services.transcription.hub import cache_folder, fetch_snapshot, repository_folder, snapshot
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +27,8 @@ _HUB_FILES = [
     "tokenizer.json",
     "vocabulary.*",
 ]
+
+_WIDE_TYPES = ("default", "auto", "float32")
 
 # What the Hub takes for a name: https://huggingface.co/docs/hub/repositories-getting-started
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
@@ -71,18 +70,19 @@ class Library:
     `cache` is the Hub's; None: where the Hub's client has it ($HF_HOME).
     """
 
-    def __init__(self, whisper: WhisperSettings, cache: Path | None = None) -> None:
+    def __init__(self, whisper: ModelSettings, cache: Path | None = None) -> None:
         self._whisper = whisper
-        self._cache = cache or Path(constants.HF_HUB_CACHE)
+        self._cache = cache or cache_folder()
         self.default = _default_model(whisper)
 
-    def catalogue(self) -> Catalogue:
+    def catalogue(self, *, fetches_unasked: bool = False) -> Catalogue:
         """Give what clients may ask for."""
         return Catalogue(
             default=self.default,
             find_others=lambda: [model for model, _ in self._others()],
             may_fetch=self._may_fetch,
             fetch_module="services.faster_whisper.fetch",
+            fetches_unasked=fetches_unasked,
         )
 
     def folder(self, model_id: str) -> Path:
@@ -93,6 +93,13 @@ class Library:
             if model.id == model_id:
                 return folder
         raise FileNotFoundError(f"the model {model_id!r} is not here any more")
+
+    def size_bytes(self, model_id: str) -> int:
+        """Give about what a model takes in memory."""
+        # Models on the Hub are saved in 16 bits a weight. To compute in 32 doubles them; to compute
+        # in 8 halves them, which is left as room for the work itself.
+        wide = self._whisper.compute_type in _WIDE_TYPES
+        return (self.folder(model_id) / "model.bin").stat().st_size * (2 if wide else 1)
 
     def fetch_default(self) -> None:
         """Download the default model if it is a name and not here; for the start of the service."""
@@ -127,7 +134,7 @@ def find_model(model: str, cache: Path) -> Path:
         if missing := missing_files(folder):
             raise FileNotFoundError(f"WHISPER__MODEL: {model!r} lacks {', '.join(missing)}")
         return folder
-    folder = _snapshot(cache / f"models--{hub_name(model).replace('/', '--')}")
+    folder = snapshot(repository_folder(hub_name(model), cache))
     if missing := missing_files(folder):
         raise FileNotFoundError(f"the model {model!r} lacks {', '.join(missing)} in {cache}")
     return folder
@@ -139,15 +146,7 @@ def fetch_model(model: str, cache: Path | None = None, *, progress: bool = False
     `progress` shows bars on stderr. Raises what the Hub's client raises, ValueError for a name
     that is none.
     """
-    if not progress:
-        from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 -- slow to import
-
-        disable_progress_bars()
-    folder = Path(
-        huggingface_hub.snapshot_download(
-            hub_name(model), cache_dir=cache, allow_patterns=_HUB_FILES
-        )
-    )
+    folder = fetch_snapshot(hub_name(model), cache, patterns=_HUB_FILES, progress=progress)
     if missing := missing_files(folder):
         raise ValueError(f"{model!r} on the Hub is not in CTranslate2's format: it lacks {missing}")
     return folder
@@ -162,6 +161,12 @@ def hub_name(model: str) -> str:
     return SIZES[model]
 
 
+def short_name(model_id: str) -> str:
+    """Give what people call a model: its size, or the last part of its name."""
+    sizes = _sizes_of(model_id)
+    return sizes[0] if sizes else model_id.rpartition("/")[2]
+
+
 def is_whisper(folder: Path) -> bool:
     """Tell a Whisper model from others that CTranslate2 runs: it alone has alignment heads."""
     if missing_files(folder):
@@ -170,7 +175,7 @@ def is_whisper(folder: Path) -> bool:
     return isinstance(config, dict) and "alignment_heads" in config
 
 
-def _default_model(whisper: WhisperSettings) -> ServedModel:
+def _default_model(whisper: ModelSettings) -> ServedModel:
     model = whisper.model
     if is_folder(model):
         # The folder's name comes first: clients need not learn where the operator keeps it.
@@ -194,7 +199,7 @@ def _cached_models(cache: Path) -> Iterator[tuple[ServedModel, Path]]:
     # By the folders' names: to look at all that the cache holds may take seconds.
     for repository in _listed(cache, "models--*"):
         name = repository.name.removeprefix("models--").replace("--", "/")
-        yield from _served(name, partial(_snapshot, repository))
+        yield from _served(name, partial(snapshot, repository))
 
 
 def _listed(folder: Path, pattern: str) -> list[Path]:
@@ -224,17 +229,6 @@ def _served(name: str, locate: Callable[[], Path]) -> Iterator[tuple[ServedModel
         id=name, aliases=_sizes_of(name), owner=owner if slash else "local", created=created
     )
     yield model, folder
-
-
-def _snapshot(repository: Path) -> Path:
-    """Give the folder of a repository's files in the Hub's cache, as its client lays it out.
-
-    https://huggingface.co/docs/huggingface_hub/guides/manage-cache
-    """
-    commit = (repository / "refs/main").read_text().strip()
-    if Path(commit).name != commit:
-        raise ValueError(f"{commit[:100]!r} is no commit")
-    return repository / "snapshots" / commit
 
 
 def _sizes_of(name: str) -> tuple[str, ...]:

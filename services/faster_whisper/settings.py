@@ -7,7 +7,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, NonNegativeInt
 from services.transcription.settings import ServiceSettings
 
 
-class WhisperSettings(BaseModel):
+class ModelSettings(BaseModel):
     """The models and how to run them; `model` is WHISPER__MODEL, and so on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,6 +33,11 @@ class WhisperSettings(BaseModel):
     # How many windows of a long recording are worked on at once; 0: 8 on a GPU, 1 on a CPU, where
     # memory doubles for it (3.6 GB instead of 1.5 GB for `small`, by the library's own figures).
     batch_size: NonNegativeInt = 0
+
+
+class WhisperSettings(ModelSettings):
+    """What this service has beyond them."""
+
     # Leave out passages without speech, unless the request says otherwise.
     vad_filter: bool = True
 

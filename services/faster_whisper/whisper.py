@@ -11,21 +11,21 @@ A recording is worked on in stretches of minutes, each by one of two ways of the
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import faster_whisper
 import numpy as np
 from faster_whisper import transcribe as library
-from faster_whisper.vad import VadOptions, get_speech_timestamps
+from faster_whisper.vad import get_speech_timestamps
 from numpy.typing import NDArray
 
+from services.faster_whisper.abilities import Abilities
 from services.faster_whisper.settings import WhisperSettings
+from services.faster_whisper.speech import vad_options
 from services.transcription.audio import SAMPLE_RATE, split_at_pauses
-from services.transcription.fields import invalid
-from services.transcription.form import TranscriptionRequest, VadTuning
-from services.transcription.languages import LANGUAGES, unknown_language
+from services.transcription.request import TranscriptionRequest
 from services.transcription.transcript import Segment, Transcript, Word
 
 Samples = NDArray[np.float32]
@@ -48,8 +48,6 @@ _GUESSING_TEMPERATURE = 0.5
 
 # Half of Whisper's context; the library keeps the last of them.
 _PROMPT_TOKENS = 224
-# With a full prompt, this leaves 120 tokens for what is said in half a minute.
-_HOTWORDS_TOKENS_MAX = 100
 _FRAMES_PER_SECOND = 100  # of `seek`
 # Two digits are what Whisper's own times have, and what SRT cannot show as nothing.
 _SHORTEST_SECONDS = 0.01
@@ -70,7 +68,7 @@ class Whisper:
         on_gpu = self._model.model.device == "cuda"
         self._batch_size = settings.batch_size or (_GPU_BATCH_SIZE if on_gpu else 1)
         self._vad_filter = settings.vad_filter
-        self._languages = self._find_languages()
+        self._abilities = Abilities(self._model)
 
     def transcribe(
         self,
@@ -80,7 +78,7 @@ class Whisper:
         report: Callable[[Segment], None],
     ) -> Transcript:
         """Give the words of int16 [samples], mono, 16 kHz; `check` may raise to give up."""
-        self._refuse(request)
+        self._abilities.check(request)
         batched = (
             self._batch_size > 1
             and self._filters(request)
@@ -115,7 +113,7 @@ class Whisper:
 
     def _hear(self, task: "_Task") -> Iterator["_Heard"]:
         """Work on one window after another."""
-        language = task.language or self._choose_language(task)
+        language = task.language or self._abilities.choose_language(task.samples, task.request)
         segments, info = self._model.transcribe(
             task.samples,
             language=language,
@@ -135,7 +133,7 @@ class Whisper:
         ladder = task.request.temperatures
         segments, info = faster_whisper.BatchedInferencePipeline(self._model).transcribe(
             task.samples,
-            language=task.language or self._choose_language(task),
+            language=task.language or self._abilities.choose_language(task.samples, task.request),
             temperature=ladder[0],
             clip_timestamps=[{"start": start, "end": end} for start, end in clips],
             batch_size=self._batch_size,
@@ -168,40 +166,6 @@ class Whisper:
         # Whisper invents words where nobody speaks.
         return self._vad_filter if asked is None else asked
 
-    def _choose_language(self, task: "_Task") -> str | None:
-        """Detect which of the languages that the client allows is spoken; None if all are."""
-        if not task.request.languages:
-            return None
-        spoken = [
-            task.samples[found["start"] : found["end"]]
-            for found in get_speech_timestamps(task.samples, vad_options(task.request.vad))
-        ]
-        heard = np.concatenate(spoken) if spoken else task.samples
-        _, _, told = self._model.detect_language(heard[: int(_WINDOW_SECONDS * SAMPLE_RATE)])
-        probabilities = dict(told)
-        return max(task.request.languages, key=lambda code: probabilities.get(code, 0.0))
-
-    def _refuse(self, request: TranscriptionRequest) -> None:
-        for field, codes in (("language", [request.language]), ("languages", request.languages)):
-            for code in codes:
-                if code is not None and code not in self._languages:
-                    raise unknown_language(code, self._languages, field=field)
-        if request.hotwords:
-            encoded = self._model.hf_tokenizer.encode(request.hotwords, add_special_tokens=False)
-            if len(encoded.ids) > _HOTWORDS_TOKENS_MAX:
-                allowed = f"at most {_HOTWORDS_TOKENS_MAX} tokens are taken, not {len(encoded.ids)}"
-                raise invalid("hotwords", request.hotwords, allowed)
-
-    def _find_languages(self) -> dict[str, tuple[str, ...]]:
-        # The library lists all languages of Whisper; an older or smaller model has fewer.
-        supported = self._model.supported_languages
-        token = self._model.hf_tokenizer.token_to_id
-        return {
-            code: names
-            for code, names in LANGUAGES.items()
-            if code in supported and (len(supported) == 1 or token(f"<|{code}|>") is not None)
-        }
-
 
 @dataclass(frozen=True)
 class _Task:
@@ -217,12 +181,6 @@ class _Task:
 class _Heard:
     segment: library.Segment  # its times are those of the stretch
     language: str
-
-
-def vad_options(tuning: VadTuning) -> VadOptions:
-    """Give the detector's options; what was not asked for is the library's default."""
-    asked = {field.name: getattr(tuning, field.name) for field in fields(VadOptions)}
-    return VadOptions(**{name: value for name, value in asked.items() if value is not None})
 
 
 def _options(task: _Task) -> dict[str, object]:

@@ -4,15 +4,21 @@ To make those of four hours takes a tenth of a second: not to be done in the eve
 """
 
 import math
+import re
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from services.transcription.form import Task
-from services.transcription.transcript import Segment, Transcript, Word
+from services.transcription.request import Task
+from services.transcription.transcript import Segment, Transcript, Warned, Word
 
 # ISO 639-2: undetermined. Where nobody speaks there is no language, and OpenAI's clients want one.
 UNDETERMINED = "und"
+
+# Where OpenAI's clients want a speaker, and there is none to be told.
+UNKNOWN_SPEAKER = "unknown"
+# A speaker without a name, as pyannote numbers them.
+_ANONYMOUS = re.compile(r"SPEAKER_\d+")
 
 # Whisper's encoder gives 50 vectors a second: the tokens that a sound is to it.
 _AUDIO_TOKENS_PER_SECOND = 50
@@ -50,6 +56,13 @@ class Logprob(BaseModel):
     logprob: float
 
 
+class WarningBody(BaseModel):
+    """What was asked for and could not be had; the answer is otherwise complete."""
+
+    code: str = Field(examples=["speakers_unavailable"])
+    message: str
+
+
 class DetectedLanguage(BaseModel):
     """A language of the recording."""
 
@@ -63,6 +76,7 @@ class TranscriptionBody(BaseModel):
     languages: list[DetectedLanguage]
     logprobs: list[Logprob] | None = None
     usage: DurationUsage
+    warnings: list[WarningBody] | None = Field(default=None, description="Only if there are any.")
 
 
 class WordBody(BaseModel):
@@ -98,6 +112,29 @@ class VerboseTranscriptionBody(BaseModel):
     segments: list[SegmentBody]
     words: list[WordBody] | None = Field(default=None, description="Only if asked for.")
     usage: DurationUsage
+    warnings: list[WarningBody] | None = Field(default=None, description="Only if there are any.")
+
+
+class DiarizedSegmentBody(BaseModel):
+    """What one person said in one go, times in seconds."""
+
+    type: Literal["transcript.text.segment"] = "transcript.text.segment"
+    id: str = Field(examples=["seg_001"])
+    start: float
+    end: float
+    text: str
+    speaker: str = Field(description="A, B, … or a known name; `unknown` where nobody can tell.")
+
+
+class DiarizedTranscriptionBody(BaseModel):
+    """`response_format=diarized_json`."""
+
+    task: Task
+    duration: float
+    text: str
+    segments: list[DiarizedSegmentBody]
+    usage: DurationUsage
+    warnings: list[WarningBody] | None = Field(default=None, description="Only if there are any.")
 
 
 class DeltaEvent(BaseModel):
@@ -125,6 +162,7 @@ def transcription_body(transcript: Transcript, *, logprobs: bool) -> Transcripti
         languages=_languages(transcript),
         logprobs=_logprobs(transcript.words) if logprobs else None,
         usage=_duration(transcript),
+        warnings=warning_bodies(transcript.warnings) or None,
     )
 
 
@@ -139,7 +177,43 @@ def verbose_body(transcript: Transcript, *, task: Task, words: bool) -> VerboseT
         segments=[_segment(number, item) for number, item in enumerate(transcript.segments)],
         words=[_word(word) for word in transcript.words] if words else None,
         usage=_duration(transcript),
+        warnings=warning_bodies(transcript.warnings) or None,
     )
+
+
+def diarized_body(transcript: Transcript, *, task: Task) -> DiarizedTranscriptionBody:
+    """Give the answer that tells who speaks, in OpenAI's words."""
+    return DiarizedTranscriptionBody(
+        task=task,
+        duration=round(transcript.duration_seconds, 3),
+        text=transcript.text,
+        segments=diarized_segments(transcript),
+        usage=_duration(transcript),
+        warnings=warning_bodies(transcript.warnings) or None,
+    )
+
+
+def diarized_segments(transcript: Transcript) -> list[DiarizedSegmentBody]:
+    """Give the segments with their speakers, called A, B, … unless they are known by name."""
+    letters: dict[str, str] = {}
+    for segment in transcript.segments:
+        if segment.speaker is not None and _ANONYMOUS.fullmatch(segment.speaker):
+            letters.setdefault(segment.speaker, _letters(len(letters)))
+    return [
+        DiarizedSegmentBody(
+            id=f"seg_{number:03d}",
+            start=segment.start_seconds,
+            end=segment.end_seconds,
+            text=segment.text.strip(),
+            speaker=letters.get(segment.speaker or "", segment.speaker or UNKNOWN_SPEAKER),
+        )
+        for number, segment in enumerate(transcript.segments, start=1)
+    ]
+
+
+def warning_bodies(warnings: tuple[Warned, ...]) -> list[WarningBody]:
+    """Give the warnings as they are sent."""
+    return [WarningBody(code=warned.code, message=warned.message) for warned in warnings]
 
 
 def delta_event(delta: str, segment: Segment, *, logprobs: bool) -> DeltaEvent:
@@ -164,6 +238,16 @@ def done_event(transcript: Transcript, *, logprobs: bool) -> DoneEvent:
     )
 
 
+def _letters(number: int) -> str:
+    """Give A to Z, then AA, AB, …"""
+    letters = ""
+    number += 1
+    while number:
+        number, digit = divmod(number - 1, 26)
+        letters = chr(ord("A") + digit) + letters
+    return letters
+
+
 def _languages(transcript: Transcript) -> list[DetectedLanguage]:
     return [DetectedLanguage(code=transcript.language)] if transcript.language else []
 
@@ -182,6 +266,7 @@ def _logprobs(words: tuple[Word, ...]) -> list[Logprob]:
             logprob=math.log(max(word.probability, smallest)),
         )
         for word in words
+        if word.probability is not None
     ]
 
 

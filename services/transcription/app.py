@@ -4,13 +4,14 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -20,10 +21,11 @@ from services.transcription.catalogue import Catalogue
 from services.transcription.docs import add_docs
 from services.transcription.engine import Engine
 from services.transcription.errors import ApiError, InvalidKey, InvalidRequest, error_body
+from services.transcription.form import TranscriptionForm, TranslationForm
 from services.transcription.keys import Keys, require_key
 from services.transcription.metrics import CountRequests, Metrics
 from services.transcription.settings import ServiceSettings
-from services.transcription.uploads import UploadLimits
+from services.transcription.uploads import FIELD_BYTES_MAX, FIELDS_BYTES_MAX, UploadLimits
 from services.transcription.worker import Cancelled, Worker
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,13 @@ class Service:
     catalogue: Catalogue
     # Called in the worker's thread; may take minutes, may raise.
     load: Callable[[Metrics], Engine]
+    transcription_form: type[TranscriptionForm] = TranscriptionForm
+    translation_form: type[TranslationForm] = TranslationForm
+    # Routes of its own; a key is asked for there too.
+    routers: Sequence[APIRouter] = ()
+    # What the fields of a form may hold, where that is more than usual.
+    fields_bytes_max: int = FIELDS_BYTES_MAX
+    field_bytes_max: int = FIELD_BYTES_MAX
 
 
 def end_process() -> None:
@@ -106,12 +115,20 @@ def create_app(
     app.state.upload_limits = UploadLimits(
         bytes_max=int(settings.max_upload),
         silence_seconds_max=settings.request_timeout_seconds,
+        field_bytes_max=service.field_bytes_max,
+        fields_bytes_max=service.fields_bytes_max,
     )
-    for router in (transcriptions.router, models.router, metrics.router):
+    audio = transcriptions.make_router(service.transcription_form, service.translation_form)
+    for router in (*service.routers, audio, models.router, metrics.router):
         app.include_router(router, dependencies=[Depends(require_key)])
     app.include_router(health.router)
     add_docs(app)
     app.add_middleware(CountRequests)
+    if origins := settings.origins:
+        # Behind autostart, `cors:` in its map says this, and takes these headers away.
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]
+        )
     _add_error_handlers(app)
     return app
 
@@ -138,6 +155,10 @@ def configure_logging(level: str) -> None:
     # Libraries tell every step at info. Those of HTTP also tell addresses, which may hold a token.
     for name in ("httpx", "httpcore", "httpx2", "httpcore2", "faster_whisper"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # whisperX writes what was said into its warnings, and to stdout unless somebody else listens.
+    whisperx = logging.getLogger("whisperx")
+    whisperx.addHandler(logging.NullHandler())
+    whisperx.setLevel(logging.ERROR)
     logging.getLogger("uvicorn.access").addFilter(_is_no_probe)
 
 

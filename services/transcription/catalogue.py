@@ -36,12 +36,14 @@ class Catalogue:
 
     `find_others` looks for models on the disk. `may_fetch` tells whether clients may have a model
     of that name downloaded; `fetch_module` is the Python module that downloads it, by name.
+    `fetches_unasked`: a request that needs such a model is enough.
     """
 
     default: ServedModel
     find_others: Callable[[], Sequence[ServedModel]] = tuple
     may_fetch: Callable[[str], bool] = lambda _name: False
     fetch_module: str = ""
+    fetches_unasked: bool = False
 
     def models(self) -> list[ServedModel]:
         """Give all models, the default one first."""

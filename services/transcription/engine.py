@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.transcription.audio import Recording
-from services.transcription.form import TranscriptionRequest, VadTuning
-from services.transcription.transcript import Segment, Transcript
+from services.transcription.request import TranscriptionRequest, VadTuning
+from services.transcription.transcript import Progress, Segment, Transcript
 from services.transcription.worker import Cancellation
 
-Report = Callable[[Segment], None]
+Report = Callable[[Segment | Progress], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Engine(Protocol):
         """Give the words of an uploaded file; `request.model` is the id of a model that is here.
 
         Calls `cancellation.check()` while decoding and at least once per segment, and `report`
-        with every segment as soon as it is certain, in order. Raises InvalidRequest when the file
+        with every segment as soon as its text is certain, in order, and with its progress where
+        it works in phases. Raises InvalidRequest when the file
         or the request cannot work, EngineError when the model fails. `recording` stays open until
         this returns.
         """

@@ -11,12 +11,16 @@ ApiError
 ├── QueueFull             429  later it will work
 ├── EngineError           500  the model failed on this recording
 ├── FetchFailed           502  the Hub did not give the model
-└── NotReady              503  the model is loading, or could not be loaded
+├── NotReady              503  the model is loading, or could not be loaded
+└── SpeakersUnavailable   503  who speaks cannot be told, and nothing else was asked for
 """
 
+import logging
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
+
+log = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
@@ -113,6 +117,36 @@ class NotReady(ApiError):
     status = 503
     type = "server_error"
     worth_retrying = True
+
+
+class SpeakersUnavailable(ApiError):
+    """What tells speakers apart is not here; the message says what the operator must do."""
+
+    status = 503
+    type = "server_error"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether a library ran out of memory; most have no other type than RuntimeError."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+
+
+def work_failed(error: Exception) -> EngineError:
+    """Give what a client is told when the model fails on its recording; the log has the rest."""
+    log.error("the model failed", exc_info=error)
+    if is_out_of_memory(error):
+        return EngineError("out of memory: the recording is too long", code="out_of_memory")
+    return EngineError("the model failed on this recording", code="engine_failed")
+
+
+def load_failed(error: Exception, model: str) -> EngineError:
+    """Give what a client is told when a model cannot be loaded; the log has the rest."""
+    log.error("a model cannot be loaded model=%s", model, exc_info=error)
+    if is_out_of_memory(error):
+        told = f"out of memory: the model {model!r} is too large"
+        return EngineError(told, code="out_of_memory")
+    told = f"the model {model!r} could not be loaded, see the service's log"
+    return EngineError(told, code="load_failed")
 
 
 class ErrorFields(BaseModel):

@@ -1,7 +1,7 @@
 """Answers as server-sent events while the words are being found, as OpenAI's streams do.
 
-Until the first segment an error is still a status of its own. So the answer begins with the
-first segment, or when nothing has been sent for so long that proxies might give up: then
+Until the first event an error is still a status of its own. So the answer begins with the first
+event, or when nothing has been sent for so long that proxies might give up: then
 comments, which clients skip, keep the connection alive. What fails later is an event.
 """
 
@@ -15,9 +15,10 @@ from typing import Any
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from services.transcription.answers import delta_event, done_event
+from services.transcription.engine import Report
 from services.transcription.errors import ApiError, ErrorBody, ErrorFields
-from services.transcription.transcript import Deltas, Segment, Transcript
+from services.transcription.telling import Telling
+from services.transcription.transcript import Progress, Segment, Transcript
 from services.transcription.uploads import until_any
 from services.transcription.worker import Cancelled
 
@@ -28,7 +29,6 @@ KEEP_ALIVE_SECONDS = 10.0
 
 _COMMENT = b": keep-alive\n\n"
 
-Report = Callable[[Segment], None]
 Gone = Coroutine[Any, Any, None]
 
 
@@ -42,51 +42,59 @@ class Silence:
     """Nothing has come for `keep_alive_seconds`."""
 
 
-Item = Segment | End | Silence
+@dataclass(frozen=True)
+class Result:
+    """What the work came to."""
+
+    transcript: Transcript
+    seconds: float  # of work, the wait before it left out
+
+
+Item = Segment | Progress | End | Silence
 
 
 class EventStream(Response):
-    """The answer to one request; `run` does the work and reports segments from another thread.
+    """The answer to one request; `run` does the work and reports from another thread.
 
     `run` is given what to report to, and what returns when its result is no longer wanted: `gone`,
     the client's leaving, or a client that takes nothing for `send_seconds_max`. After `begin`, the
     stream owns `held`, and closes it as soon as `run` has ended: who reads slowly keeps nobody
-    waiting.
+    waiting. `telling` has the words.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        run: Callable[[Report, Gone], Awaitable[Transcript]],
+        run: Callable[[Report, Gone], Awaitable[Result]],
+        telling: Telling,
         *,
         gone: Gone,
-        logprobs: bool,
         send_seconds_max: float,
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._logprobs = logprobs
+        self._telling = telling
         self._keep_alive_seconds = keep_alive_seconds
         self._send_seconds_max = send_seconds_max
         self._given_up = asyncio.Event()
         # As long as the transcript at most: its segments are a few hundred bytes each.
-        self._queue: asyncio.Queue[Segment | End] = asyncio.Queue()
+        self._queue: asyncio.Queue[Segment | Progress | End] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         unwanted = until_any(gone, self._given_up.wait())
         self._run = asyncio.ensure_future(run(self._report, unwanted))
         self._run.add_done_callback(self._end)
-        self._first: Item = Silence()
+        self._first: bytes | None = _COMMENT
         self._released: asyncio.Future[None] | None = None
 
     async def begin(self, held: AsyncExitStack) -> None:
-        """Wait for the first segment, or until the client must hear something.
+        """Wait for the first event, or until the client must hear something.
 
         Raises what `run` raised before; `held` is then still the caller's.
         """
-        self._first = await self._next()
-        if isinstance(self._first, End):
+        self._first = await self._next_event()
+        if self._first is None:
             await self._run
         self._released = asyncio.ensure_future(self._release(held.pop_all()))
 
@@ -109,11 +117,11 @@ class EventStream(Response):
         await asyncio.wait([self._run])
         await held.aclose()
 
-    def _report(self, segment: Segment) -> None:
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, segment)
+    def _report(self, item: Segment | Progress) -> None:
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
-    def _end(self, run: asyncio.Future[Transcript]) -> None:
-        # Posted after the segments, for both go the same way.
+    def _end(self, run: asyncio.Future[Result]) -> None:
+        # Posted after the reports, for both go the same way.
         self._queue.put_nowait(End())
         # Looked at, or asyncio complains of what a client that has gone will never be told.
         run.cancelled() or run.exception()
@@ -125,26 +133,32 @@ class EventStream(Response):
         except TimeoutError:
             return Silence()
 
+    async def _next_event(self) -> bytes | None:
+        """Give what is to be sent next; None when the work has ended."""
+        while not isinstance(item := await self._next(), End):
+            match item:
+                case Silence():
+                    return _COMMENT
+                case Segment():
+                    told = self._telling.segment(item)
+                case Progress():
+                    told = self._telling.progress(item)
+            if told is not None:
+                return _data(told)
+        return None
+
     async def _events(self) -> AsyncIterator[bytes]:
-        deltas = Deltas()
-        item = self._first
-        while not isinstance(item, End):
-            if isinstance(item, Silence):
-                yield _COMMENT
-            elif delta := deltas.next(item):
-                yield _data(
-                    delta_event(delta, item, logprobs=self._logprobs).model_dump_json(
-                        exclude_none=True
-                    )
-                )
-            item = await self._next()
+        event = self._first
+        while event is not None:
+            yield event
+            event = await self._next_event()
         yield await self._last()
 
     async def _last(self) -> bytes:
         try:
-            transcript = await self._run
+            result = await self._run
             # In a thread: that of hours takes a tenth of a second.
-            done = await asyncio.to_thread(_done, transcript, logprobs=self._logprobs)
+            told = await asyncio.to_thread(self._telling.done, result.transcript, result.seconds)
         except Cancelled:
             return b""
         except ApiError as error:
@@ -152,11 +166,7 @@ class EventStream(Response):
         except Exception:
             log.exception("a stream failed")
             return _failure("internal error", "server_error", "internal_error", None)
-        return _data(done)
-
-
-def _done(transcript: Transcript, *, logprobs: bool) -> str:
-    return done_event(transcript, logprobs=logprobs).model_dump_json(exclude_none=True)
+        return b"".join(map(_data, told))
 
 
 def _failure(message: str, error_type: str, code: str, param: str | None) -> bytes:

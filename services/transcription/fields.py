@@ -28,13 +28,7 @@ _SPEAKERS = "this service does not tell speakers; services/whisperx does"
 _SAMPLING = "leave it out"
 
 # Fields of OpenAI and of similar servers. To ignore them would be to answer another question.
-UNSUPPORTED: dict[str, Unsupported] = {
-    "diarize": Unsupported(frozenset({"false"}), _SPEAKERS),
-    "known_speaker_names": Unsupported(frozenset(), _SPEAKERS),
-    "known_speaker_references": Unsupported(frozenset(), _SPEAKERS),
-    "max_speakers": Unsupported(frozenset(), _SPEAKERS),
-    "min_speakers": Unsupported(frozenset(), _SPEAKERS),
-    "num_speakers": Unsupported(frozenset(), _SPEAKERS),
+UNSUPPORTED_SAMPLING: dict[str, Unsupported] = {
     "frequency_penalty": Unsupported(frozenset({"0", "0.0"}), _SAMPLING),
     "min_p": Unsupported(frozenset({"0", "0.0"}), _SAMPLING),
     "presence_penalty": Unsupported(frozenset({"0", "0.0"}), _SAMPLING),
@@ -42,6 +36,15 @@ UNSUPPORTED: dict[str, Unsupported] = {
     "seed": Unsupported(frozenset(), _SAMPLING),
     "top_k": Unsupported(frozenset({"0", "-1"}), _SAMPLING),
     "top_p": Unsupported(frozenset({"1", "1.0"}), _SAMPLING),
+}
+UNSUPPORTED: dict[str, Unsupported] = {
+    **UNSUPPORTED_SAMPLING,
+    "diarize": Unsupported(frozenset({"false"}), _SPEAKERS),
+    "known_speaker_names": Unsupported(frozenset(), _SPEAKERS),
+    "known_speaker_references": Unsupported(frozenset(), _SPEAKERS),
+    "max_speakers": Unsupported(frozenset(), _SPEAKERS),
+    "min_speakers": Unsupported(frozenset(), _SPEAKERS),
+    "num_speakers": Unsupported(frozenset(), _SPEAKERS),
 }
 
 _TRANSCRIPTIONS = "POST /v1/audio/transcriptions takes it"
@@ -90,14 +93,14 @@ def split_list(value: object) -> list[str]:
     """Give the items of a list, however it was sent."""
     items: list[str] = []
     for text in map(str, value if isinstance(value, list) else [value]):
-        listed = _from_json(text)
+        listed = from_json(text)
         items += [str(item) for item in listed] if isinstance(listed, list) else text.split(",")
     return [item.strip() for item in items if item.strip()]
 
 
 def read_object(value: object) -> object:
     """Give the object that a field of text describes; what describes none is given back."""
-    described = _from_json(value) if isinstance(value, str) else value
+    described = from_json(value) if isinstance(value, str) else value
     return described if isinstance(described, dict) else value
 
 
@@ -134,7 +137,8 @@ def _refuse_unsupported(field: str, value: str, unsupported: Mapping[str, Unsupp
     )
 
 
-def _from_json(text: str) -> object:
+def from_json(text: str) -> object:
+    """Give what a text describes in JSON; None for what is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -5,11 +5,18 @@ refused by name (`fields`): to ignore it would be to answer another question tha
 Fields that nobody has heard of are ignored, as OpenAI's own clients send some.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from services.transcription.fields import (
     UNSUPPORTED,
@@ -21,66 +28,31 @@ from services.transcription.fields import (
     refusal_of,
     split_list,
 )
-from services.transcription.formats import ResponseFormat, parse_format
+from services.transcription.formats import FORMATS, ResponseFormat, parse_format
 from services.transcription.languages import parse_language
-
-# OpenAI's temperature 0 means: begin here, and climb while the result looks wrong.
-TEMPERATURE_LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+from services.transcription.request import (
+    TEMPERATURE_LADDER,
+    Task,
+    TranscriptionRequest,
+    VadTuning,
+)
 
 # Whisper's window: no piece of speech is given to it in more.
 _SPEECH_SECONDS_MAX = 30.0
 # The engine takes a number of tokens; to count those of a megabyte would take it seconds.
 _HOTWORDS_CHARACTERS_MAX = 2000
+_PROMPT_CHARACTERS_MAX = 64 * 1024
 # Silero's own default, on both sides of a piece.
 _DEFAULT_PAD_MS = 400
 
-_FILE = {
+FILE_SCHEMA = {
     "type": "string",
     "format": "binary",
     "description": "The recording, in any format that FFmpeg reads: flac, m4a, mp3, mp4, ogg, "
     "wav, webm and many more. `audio/pcm` is 16-bit samples, 16 kHz, mono.",
 }
 
-Task = Literal["transcribe", "translate"]
 Number = TypeVar("Number", int, float)
-
-_LISTS = ("include", "keywords", "languages", "timestamp_granularities")
-_OBJECTS = ("chunking_strategy",)
-
-
-@dataclass(frozen=True)
-class VadTuning:
-    """How speech is found (Silero VAD); None leaves it to the engine.
-
-    `chunking_strategy` of OpenAI says the same in other words.
-    """
-
-    enabled: bool | None = None
-    threshold: float | None = None  # of the probability that a frame is speech
-    neg_threshold: float | None = None  # below it, speech has ended
-    min_speech_duration_ms: int | None = None
-    max_speech_duration_s: float | None = None
-    min_silence_duration_ms: int | None = None
-    speech_pad_ms: int | None = None
-
-
-@dataclass(frozen=True)
-class TranscriptionRequest:
-    """What a client wants done with its recording."""
-
-    model: str
-    task: Task = "transcribe"
-    language: str | None = None  # None: detect it
-    languages: tuple[str, ...] = ()  # if not empty, it is one of these
-    prompt: str | None = None
-    hotwords: str | None = None
-    temperatures: tuple[float, ...] = TEMPERATURE_LADDER  # tried in this order
-    response_format: ResponseFormat = "json"
-    words: bool = False  # each with its times
-    logprobs: bool = False
-    stream: bool = False
-    without_timestamps: bool = False
-    vad: VadTuning = VadTuning()
 
 
 # What the detector does anyway.
@@ -141,6 +113,13 @@ class SpeechForm(BaseModel):
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
     unsupported: ClassVar[dict[str, Unsupported]] = {}
+    lists: ClassVar[Collection[str]] = (
+        "include",
+        "keywords",
+        "languages",
+        "timestamp_granularities",
+    )
+    objects: ClassVar[Collection[str]] = ("chunking_strategy",)
 
     vad_threshold: float | None = Field(default=None, ge=0, le=1)
     vad_neg_threshold: float | None = Field(default=None, ge=0, le=1)
@@ -154,7 +133,7 @@ class SpeechForm(BaseModel):
         """Read the fields as they were sent, or refuse the first that is wrong."""
         try:
             return cls.model_validate(
-                collect(fields, lists=_LISTS, objects=_OBJECTS, unsupported=cls.unsupported)
+                collect(fields, lists=cls.lists, objects=cls.objects, unsupported=cls.unsupported)
             )
         except ValidationError as error:
             raise refusal_of(error) from error
@@ -170,11 +149,11 @@ class SpeechForm(BaseModel):
             if "anyOf" in described:
                 kind = described.pop("anyOf")[0]
                 described.pop("default")
-                described.update({"type": "string"} if name in _OBJECTS else kind)
+                described.update({"type": "string"} if name in cls.objects else kind)
                 # Swagger fills in what it makes up ("string", 0) where there is no example.
                 described.setdefault("example", _EXAMPLES.get(name, ""))
         tuning = {name: properties.pop(name) for name in list(properties) if name[:4] == "vad_"}
-        schema["properties"] = {"file": _FILE, **properties, **tuning}
+        schema["properties"] = {"file": FILE_SCHEMA, **properties, **tuning}
         schema["required"] = ["file", *schema.get("required", [])]
         return schema
 
@@ -207,6 +186,7 @@ class TranslationForm(SpeechForm):
     """The fields of POST /v1/audio/translations, which /v1/audio/transcriptions takes too."""
 
     unsupported = UNSUPPORTED_IN_TRANSLATIONS
+    formats: ClassVar[Sequence[ResponseFormat]] = FORMATS
 
     model: str = Field(
         min_length=1,
@@ -214,10 +194,12 @@ class TranslationForm(SpeechForm):
         json_schema_extra={"example": "whisper-1"},
     )
     prompt: str | None = Field(
-        default=None, description="Text that precedes the recording: names, spelling, style."
+        default=None,
+        max_length=_PROMPT_CHARACTERS_MAX,
+        description="Text that precedes the recording: names, spelling, style.",
     )
     hotwords: str | None = Field(default=None, description="Words that are likely to be said.")
-    response_format: Annotated[ResponseFormat, BeforeValidator(parse_format)] = "json"
+    response_format: ResponseFormat = "json"
     temperature: float = Field(
         default=0,
         ge=0,
@@ -246,6 +228,18 @@ class TranslationForm(SpeechForm):
         default=None, description="Leave out passages without speech. Default: as configured."
     )
 
+    @field_validator("response_format", mode="before")
+    @classmethod
+    def _parse_format(cls, value: object) -> ResponseFormat:
+        return parse_format(value, cls.formats)
+
+    @classmethod
+    def schema_of_form(cls) -> dict[str, Any]:
+        """Give the OpenAPI description of the form, its file included."""
+        schema = super().schema_of_form()
+        schema["properties"]["response_format"]["enum"] = list(cls.formats)
+        return schema
+
     def request(self) -> TranscriptionRequest:
         """Give what is asked for."""
         ladder = TEMPERATURE_LADDER if self.temperature == 0 else (self.temperature,)
@@ -273,6 +267,7 @@ class TranscriptionForm(TranslationForm):
     """The fields of POST /v1/audio/transcriptions."""
 
     unsupported = UNSUPPORTED
+    streamed_formats: ClassVar[Sequence[ResponseFormat]] = ("json", "text")
 
     task: Task = Field(default="transcribe", description="`translate`: into English.")
     timestamp_granularities: Annotated[
@@ -300,11 +295,12 @@ class TranscriptionForm(TranslationForm):
             raise invalid(
                 "timestamp_granularities", "word", "it needs response_format=verbose_json"
             )
-        if self.stream and self.response_format not in ("json", "text"):
+        if self.stream and self.response_format not in self.streamed_formats:
             raise invalid(
                 "stream",
                 "true",
-                f"it needs response_format=json or text, not {self.response_format}",
+                f"it needs response_format={' or '.join(self.streamed_formats)}, "
+                f"not {self.response_format}",
             )
         return replace(
             base,

@@ -115,7 +115,7 @@ _CODES = {name: code for code, names in LANGUAGES.items() for name in (code, *na
 def parse_language(value: str, *, field: str = "language") -> str | None:
     """Give the code of a language given by code or English name; None means "detect it"."""
     wanted = value.strip().lower()
-    if not wanted:
+    if wanted in ("", "auto"):
         return None
     if wanted not in _CODES:
         raise unknown_language(value, LANGUAGES, field=field)

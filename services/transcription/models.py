@@ -1,31 +1,23 @@
 """Which models there are, and which of them are in memory: /v1/models and /api/ps."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from services.transcription.catalogue import Catalogue, ServedModel
+from services.transcription.catalogue import ServedModel
 from services.transcription.engine import Engine
-from services.transcription.errors import (
-    Conflict,
-    FetchFailed,
-    ModelNotFound,
-    NotReady,
-    refusals,
-)
+from services.transcription.errors import Conflict, ModelNotFound, refusals
+from services.transcription.fetching import fetch, find
 from services.transcription.health import AppWorker
-from services.transcription.uploads import until_any, until_gone
-from services.transcription.worker import Cancellation, Cancelled
+from services.transcription.uploads import until_gone
+from services.transcription.worker import Cancellation
 
 router = APIRouter(tags=["models"], responses=refusals(401))
 
 OK, CREATED = 200, 201
-# The largest model, 3 GB, over a line of 4 Mbit/s.
-FETCH_SECONDS_MAX = 7200
 
 
 class ModelBody(BaseModel):
@@ -64,12 +56,6 @@ def _answer(model: ServedModel, status: int) -> Response:
     return JSONResponse(_body(model).model_dump(), status_code=status)
 
 
-async def _find(request: Request, name: str) -> ServedModel:
-    catalogue: Catalogue = request.app.state.catalogue
-    # In a thread: it reads folders, on a disk that may sleep.
-    return await asyncio.to_thread(catalogue.find, name)
-
-
 @router.get("/v1/models", summary="What can be asked for")
 async def list_models(request: Request) -> ModelsBody:
     """List what is here: the default model first, then those in the folder and in the cache."""
@@ -80,7 +66,7 @@ async def list_models(request: Request) -> ModelsBody:
 @router.get("/v1/models/{name:path}", summary="One model", responses=refusals(400, 404))
 async def get_model(request: Request, name: str) -> ModelBody:
     """Describe the model behind a name; names hold slashes."""
-    return _body(await _find(request, name))
+    return _body(await find(request, name))
 
 
 @router.post(
@@ -94,25 +80,9 @@ async def get_model(request: Request, name: str) -> ModelBody:
 )
 async def fetch_model(request: Request, name: str, worker: AppWorker) -> Response:
     """Download a model unless it is here; leave, and the download ends. It goes on another time."""
-    try:
-        return _answer(await _find(request, name), OK)
-    except ModelNotFound:
-        catalogue: Catalogue = request.app.state.catalogue
-        if not catalogue.may_fetch(name):
-            raise
-    fetching: asyncio.Lock = request.app.state.fetching
-    if fetching.locked():
-        raise Conflict("another model is being downloaded, try again later", code="fetching")
-    stopping: asyncio.Event = request.app.state.stopping
     with worker.place():  # /busy tells of it
-        async with fetching:
-            unwanted = until_any(until_gone(request), stopping.wait())
-            wanted = await _run_fetch(catalogue.fetch_command(name), unwanted=unwanted)
-    if not wanted:
-        if stopping.is_set():
-            raise NotReady("the service stops", code="stopping", retry_after_seconds=5)
-        raise Cancelled
-    return _answer(await _find(request, name), CREATED)
+        model, fetched = await fetch(request, name)
+    return _answer(model, CREATED if fetched else OK)
 
 
 @router.get("/api/ps", summary="What is in memory")
@@ -129,7 +99,7 @@ async def list_resident(worker: AppWorker) -> ResidentBody:
 )
 async def load_model(request: Request, name: str, worker: AppWorker) -> MessageBody:
     """Load a model in its turn; those that were longest unused make room for it."""
-    model = await _find(request, name)
+    model = await find(request, name)
 
     def job(engine: Engine, _: Cancellation) -> bool:
         return engine.load(model.id)
@@ -148,7 +118,7 @@ async def load_model(request: Request, name: str, worker: AppWorker) -> MessageB
 )
 async def unload_model(request: Request, name: str, worker: AppWorker) -> MessageBody:
     """Remove a model from memory unless it is in use; the next request loads it again."""
-    model = await _find(request, name)
+    model = await find(request, name)
     if worker.uses(model.id):
         raise Conflict(f"the model {model.id!r} is in use, try again later", code="model_in_use")
 
@@ -162,33 +132,3 @@ async def unload_model(request: Request, name: str, worker: AppWorker) -> Messag
             f"the model {model.id!r} is not loaded", param="model", code="model_not_loaded"
         )
     return MessageBody(message=f"the model {model.id!r} is unloaded")
-
-
-async def _run_fetch(command: list[str], *, unwanted: Coroutine[Any, Any, None]) -> bool:
-    """Download in a process of its own, which can be ended and takes its memory along.
-
-    Gives False, once the process has ended, if `unwanted` returned before it had.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-    )
-    told = asyncio.ensure_future(process.communicate())
-    watch = asyncio.ensure_future(unwanted)
-    try:
-        async with asyncio.timeout(FETCH_SECONDS_MAX):
-            await asyncio.wait({told, watch}, return_when=asyncio.FIRST_COMPLETED)
-    except TimeoutError:
-        raise FetchFailed(
-            f"the download took longer than {FETCH_SECONDS_MAX} s", code="fetch_failed"
-        ) from None
-    finally:
-        watch.cancel()
-        if process.returncode is None:
-            process.kill()
-        _, complaint = await told
-    if watch.done() and not watch.cancelled():
-        return False
-    if process.returncode:
-        lines = complaint.decode(errors="replace").strip().splitlines() or ["no reason was told"]
-        raise FetchFailed(lines[-1][:500], code="fetch_failed")
-    return True

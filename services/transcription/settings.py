@@ -1,5 +1,6 @@
 """What an operator can set on every speech service, by environment variables."""
 
+import re
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
@@ -17,6 +18,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 # Variables whose values are shown to nobody.
 _SECRETS = frozenset({"API_KEY"})
 
+# What a browser sends as Origin: no path, no slash at the end.
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
+
 S = TypeVar("S", bound="ServiceSettings")
 
 LogLevel = Annotated[
@@ -31,6 +35,13 @@ def _check_keys(written: SecretStr) -> SecretStr:
     # letters alike.
     if text and (not text.replace(",", " ").split() or not text.isascii()):
         raise ValueError("keys of ASCII characters, separated by commas or spaces")
+    return written
+
+
+def _check_origins(written: str) -> str:
+    for origin in written.replace(",", " ").split():
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin such as https://portal.example.com")
     return written
 
 
@@ -54,7 +65,14 @@ class ServiceSettings(BaseSettings):
     request_timeout_seconds: PositiveFloat = 60.0
     # Keys that clients must send as `Authorization: Bearer`, separated by commas or spaces.
     api_key: Annotated[SecretStr, AfterValidator(_check_keys)] = SecretStr("")
+    # Pages that may use the service from a browser, separated by commas or spaces: "*" is any.
+    allow_origins: Annotated[str, AfterValidator(_check_origins)] = ""
     log_level: LogLevel = "info"
+
+    @property
+    def origins(self) -> list[str]:
+        """The pages of `allow_origins`."""
+        return self.allow_origins.replace(",", " ").split()
 
     @classmethod
     def from_environment(cls) -> Self:

@@ -1,16 +1,20 @@
-"""What an engine makes of a recording."""
+"""What an engine makes of a recording, and how far it has come with it."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["load", "transcribe", "align", "diarize"]
 
 
 @dataclass(frozen=True)
 class Word:
     """One word, with the punctuation that touches it; times in seconds from the beginning."""
 
-    text: str
+    text: str  # with the space before it, where the language has spaces
     start_seconds: float
     end_seconds: float
-    probability: float  # 0..1, the mean over its tokens
+    probability: float | None  # 0..1, the mean over its tokens; None: the times are guessed
+    speaker: str | None = None  # None: not asked for, or not known
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,25 @@ class Segment:
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
-    words: tuple[Word, ...] | None  # None: they were not asked for
+    words: tuple[Word, ...] | None  # None: they were not asked for, or have no times
+    speaker: str | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A passage where one person speaks, in seconds from the beginning; turns may overlap."""
+
+    speaker: str
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True)
+class Warned:
+    """What was asked for and could not be had, for people and (`code`) for programs."""
+
+    code: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -39,6 +61,8 @@ class Transcript:
     segments: tuple[Segment, ...]
     language: str | None  # Whisper's code, given or detected; None: nobody spoke
     duration_seconds: float  # of the recording as it was sent, silence included
+    turns: tuple[Turn, ...] | None = None  # None: not asked for, or not to be had
+    warnings: tuple[Warned, ...] = ()
 
     @property
     def text(self) -> str:
@@ -49,6 +73,14 @@ class Transcript:
     def words(self) -> tuple[Word, ...]:
         """The words of all segments; none if they were not asked for."""
         return tuple(word for segment in self.segments for word in segment.words or ())
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How much of a phase is done, in per cent."""
+
+    phase: Phase
+    percent: float
 
 
 class Deltas:

@@ -39,6 +39,8 @@ class UploadLimits:
 
     bytes_max: int  # of the recording
     silence_seconds_max: float
+    field_bytes_max: int = FIELD_BYTES_MAX
+    fields_bytes_max: int = FIELDS_BYTES_MAX
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,10 @@ class Upload:
 
 
 @asynccontextmanager
-async def receive_upload(request: Request, limits: UploadLimits) -> AsyncIterator[Upload]:
-    """Receive the form, and remove its recording afterwards.
+async def receive_upload(
+    request: Request, limits: UploadLimits, *, file_field: str = "file"
+) -> AsyncIterator[Upload]:
+    """Receive the form, and remove its recording, which is in `file_field`, afterwards.
 
     Raises ClientDisconnect when the client leaves while sending.
     """
@@ -62,14 +66,14 @@ async def receive_upload(request: Request, limits: UploadLimits) -> AsyncIterato
         _limited(request, limits),
         max_files=1,
         max_fields=FIELDS_MAX,
-        max_part_size=FIELD_BYTES_MAX,
+        max_part_size=limits.field_bytes_max,
     )
     try:
         try:
             form = await parser.parse()
         except MultiPartException as error:
             raise InvalidRequest(f"form: {error.message}", code="invalid_form") from error
-        yield _read_form(form.multi_items(), limits)
+        yield _read_form(form.multi_items(), limits, file_field)
     finally:
         # In a thread: to give back half a gigabyte of disk takes the kernel a while.
         await asyncio.to_thread(parser.close_files)
@@ -118,7 +122,7 @@ def _check_head(request: Request, limits: UploadLimits) -> None:
             code="unsupported_media_type",
         )
     # The server's parser has refused a length that is no number.
-    if int(request.headers.get("content-length", 0)) > limits.bytes_max + FIELDS_BYTES_MAX:
+    if int(request.headers.get("content-length", 0)) > limits.bytes_max + limits.fields_bytes_max:
         raise _too_large(limits)
 
 
@@ -144,24 +148,26 @@ async def _limited(request: Request, limits: UploadLimits) -> AsyncGenerator[byt
             raise RequestTimeout(
                 f"less than {RATE_BYTES_MIN} bytes a second were received", code="request_timeout"
             )
-        if received_bytes > limits.bytes_max + FIELDS_BYTES_MAX:
+        if received_bytes > limits.bytes_max + limits.fields_bytes_max:
             raise _too_large(limits)
         yield chunk
 
 
-def _read_form(items: list[tuple[str, UploadFile | str]], limits: UploadLimits) -> Upload:
+def _read_form(
+    items: list[tuple[str, UploadFile | str]], limits: UploadLimits, file_field: str
+) -> Upload:
     fields = tuple((name, value) for name, value in items if isinstance(value, str))
     files = [(name, value) for name, value in items if isinstance(value, UploadFile)]
-    if not files or files[0][0] != "file":
+    if not files or files[0][0] != file_field:
         raise InvalidRequest(
-            "file: is required, as an upload with a file name",
-            param="file",
+            f"{file_field}: is required, as an upload with a file name",
+            param=file_field,
             code="missing_required_parameter",
         )
     file = files[0][1]
-    if sum(len(name) + len(value) for name, value in fields) > FIELDS_BYTES_MAX:
+    if sum(len(name) + len(value) for name, value in fields) > limits.fields_bytes_max:
         raise InvalidRequest(
-            f"form: its fields beside the file are larger than {FIELDS_BYTES_MAX} bytes",
+            f"form: its fields beside the file are larger than {limits.fields_bytes_max} bytes",
             code="invalid_form",
         )
     file_bytes = file.size or 0

@@ -16,7 +16,7 @@ from services.faster_whisper.library import Library
 from services.faster_whisper.settings import WhisperSettings
 from services.transcription.audio import Recording
 from services.transcription.errors import EngineError, InvalidRequest
-from services.transcription.form import TranscriptionRequest, VadTuning
+from services.transcription.request import TranscriptionRequest, VadTuning
 from services.transcription.worker import Cancellation, Cancelled
 from tests.services.sounds import (
     FRENCH_RECORDING,

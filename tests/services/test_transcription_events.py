@@ -8,7 +8,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from services.transcription.errors import EngineError, InvalidRequest
-from services.transcription.events import EventStream
+from services.transcription.events import EventStream, Result
+from services.transcription.request import TranscriptionRequest
+from services.transcription.telling import OpenAiTelling
 from services.transcription.transcript import Deltas, Segment, Transcript
 from services.transcription.worker import Cancelled
 
@@ -37,17 +39,17 @@ class Run:
         self.steps = threading.Semaphore(0)
         self.given_back = False
 
-    async def __call__(self, report, unwanted) -> Transcript:
+    async def __call__(self, report, unwanted) -> Result:
         self.unwanted = asyncio.ensure_future(unwanted)
 
-        def work() -> Transcript:
+        def work() -> Result:
             for item in self.segments:
                 assert self.steps.acquire(timeout=10)
                 report(item)
             assert self.steps.acquire(timeout=10)
             if self.error is not None:
                 raise self.error
-            return Transcript(tuple(self.segments), "en", 2.5)
+            return Result(Transcript(tuple(self.segments), "en", 2.5), seconds=0.5)
 
         return await asyncio.to_thread(work)
 
@@ -57,8 +59,8 @@ class Run:
     async def begin(self, keep_alive_seconds: float = 10) -> EventStream:
         stream = EventStream(
             self,
+            OpenAiTelling(TranscriptionRequest(model="small")),
             gone=asyncio.Event().wait(),
-            logprobs=False,
             send_seconds_max=0.5,
             keep_alive_seconds=keep_alive_seconds,
         )

@@ -5,16 +5,10 @@ from faster_whisper.tokenizer import _LANGUAGE_CODES
 
 from services.transcription.errors import ApiError
 from services.transcription.fields import UNSUPPORTED
-from services.transcription.form import (
-    TEMPERATURE_LADDER,
-    SpeechForm,
-    TranscriptionForm,
-    TranscriptionRequest,
-    TranslationForm,
-    VadTuning,
-)
+from services.transcription.form import SpeechForm, TranscriptionForm, TranslationForm
 from services.transcription.formats import FORMATS
 from services.transcription.languages import LANGUAGES, parse_language
+from services.transcription.request import TEMPERATURE_LADDER, TranscriptionRequest, VadTuning
 
 
 def parse(*fields: tuple[str, str], form: type[TranslationForm] = TranscriptionForm):

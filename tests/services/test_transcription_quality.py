@@ -12,7 +12,7 @@ import pytest
 from bench.accuracy import Accuracy, hear, paused_clips
 from services.faster_whisper.engine import WhisperEngine
 from services.transcription.audio import Recording
-from services.transcription.form import TranscriptionRequest
+from services.transcription.request import TranscriptionRequest
 from services.transcription.worker import Cancellation
 from tests.services.sounds import SAMPLE_RATE, WORDS, encode, long_recording
 from tests.services.test_faster_whisper_engine import engine_of
