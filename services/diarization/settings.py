@@ -1,0 +1,30 @@
+"""What an operator can set on the services that tell speakers apart."""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+
+from services.transcription.settings import ServiceSettings
+
+COMMUNITY = "pyannote/speaker-diarization-community-1"
+
+
+class DiarizationSettings(ServiceSettings):
+    """The pipeline, and how to run it."""
+
+    # A folder with config.yaml, or a name on the Hub.
+    diar_model: str = Field(default=COMMUNITY, min_length=1)
+    # Longer recordings are transcribed without speakers: memory grows with the square of this.
+    diar_max_seconds: PositiveFloat = 4 * 3600.0
+    # Windows worked on at once. The library's own 32 take several GB of a GPU's memory.
+    diar_batch_size: PositiveInt = 8
+    # How alike (cosine) a voice must be to one that the client knows by name.
+    diar_same_speaker: Annotated[float, Field(ge=-1, le=1)] = 0.5
+    # For what is gated on the Hub; the second is the name that older services knew.
+    hf_token: SecretStr = SecretStr("")
+    huggingface_token: SecretStr = SecretStr("")
+
+    @property
+    def token(self) -> str:
+        """Either token; "" for none."""
+        return self.hf_token.get_secret_value() or self.huggingface_token.get_secret_value()

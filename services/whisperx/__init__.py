@@ -1,0 +1,1 @@
+"""Words with exact times and speakers, by whisperX and pyannote.audio."""

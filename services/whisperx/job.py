@@ -1,0 +1,27 @@
+"""One request's way through the phases: how far it is, and what it does without."""
+
+from services.transcription.engine import Report
+from services.transcription.transcript import Phase, Progress, Warned
+from services.transcription.worker import Cancellation
+
+
+class Job:
+    """What the phases tell of themselves."""
+
+    def __init__(self, cancellation: Cancellation, report: Report) -> None:
+        self.check = cancellation.check
+        self.warnings: list[Warned] = []
+        self._report = report
+        self._told: Progress | None = None
+
+    def advance(self, phase: Phase, percent: float) -> None:
+        """Tell a client how far its job is, unless it has gone; each per cent once."""
+        self.check()
+        progress = Progress(phase, float(int(percent)))
+        if progress != self._told:
+            self._told = progress
+            self._report(progress)
+
+    def warn(self, code: str, message: str) -> None:
+        """Tell the client what it does not get."""
+        self.warnings.append(Warned(code, message))

@@ -1,0 +1,63 @@
+"""The app: `uvicorn services.whisperx.main:app`, from the folder that holds services/."""
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from services.diarization.provision import Provision
+from services.faster_whisper.library import Library
+from services.transcription.app import Service, configure_logging
+from services.transcription.app import create_app as create_speech_app
+from services.transcription.engine import Engine
+from services.transcription.metrics import Metrics
+from services.whisperx import asr
+from services.whisperx.form import (
+    FIELD_BYTES_MAX,
+    FIELDS_BYTES_MAX,
+    WhisperxForm,
+    WhisperxTranslationForm,
+)
+from services.whisperx.routes import make_router
+from services.whisperx.settings import Settings
+
+DESCRIPTION = """\
+Tells who says what, and when, with [whisperX](https://github.com/m-bain/whisperX) and
+[pyannote.audio](https://github.com/pyannote/pyannote-audio). `POST /transcribe` answers the
+clients of three older services; OpenAI's and those of whisper-asr-webservice work unchanged.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Give the app; without settings, as the environment says."""
+    settings = settings or Settings.from_environment()
+    configure_logging(settings.log_level)
+    library = Library(settings.whisper)
+    provision = Provision(settings, may_fetch=settings.whisper.fetch != "none")
+    catalogue = library.catalogue(fetches_unasked=True)
+    service = Service(
+        title="WhisperX API (words, times and speakers)",
+        description=DESCRIPTION,
+        version=version("whisperx"),
+        catalogue=catalogue,
+        load=lambda metrics: load_engine(settings, library, provision, metrics),
+        transcription_form=WhisperxForm,
+        translation_form=WhisperxTranslationForm,
+        routers=(make_router(provision, catalogue.default.id), asr.router),
+        field_bytes_max=FIELD_BYTES_MAX,
+        fields_bytes_max=FIELDS_BYTES_MAX,
+    )
+    return create_speech_app(service, settings)
+
+
+def load_engine(
+    settings: Settings, library: Library, provision: Provision, metrics: Metrics
+) -> Engine:
+    """Load the default model; called in the worker's thread."""
+    # Imported here, so that /health answers while the libraries load.
+    from services.whisperx.engine import WhisperxEngine  # noqa: PLC0415 -- see above
+
+    library.fetch_default()
+    return WhisperxEngine(settings, library, provision, on_load=metrics.model_loaded)
+
+
+app = create_app()

@@ -1,0 +1,118 @@
+"""Who speaks: the phase that joins the pipeline's turns with the words, and never costs them.
+
+To be imported in the worker's thread, as all that imports torch.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.diarization.diarizer import Diarization, Diarizer
+from services.diarization.provision import Provision, UnavailableError
+from services.diarization.settings import DiarizationSettings
+from services.diarization.speakers import attribute, name_voices, rename
+from services.transcription.audio import SAMPLE_RATE, Recording, decode_audio
+from services.transcription.errors import ApiError, InvalidRequest, work_failed
+from services.transcription.request import SpeakerTuning
+from services.transcription.transcript import Segment, Turn
+from services.transcription.worker import Cancelled
+from services.whisperx.job import Job
+
+Samples = NDArray[np.int16]
+
+_KNOWN_SECONDS = (1.0, 30.0)  # of the recording of a voice that a client knows
+
+
+class Speaking:
+    """Tells who speaks; `get` gives the pipeline, loaded if it was not."""
+
+    def __init__(
+        self, settings: DiarizationSettings, provision: Provision, get: Callable[[], Diarizer]
+    ) -> None:
+        self._settings = settings
+        self._provision = provision
+        self._get = get
+
+    def attribute(
+        self,
+        job: Job,
+        samples: Samples,
+        segments: Sequence[Segment],
+        tuning: SpeakerTuning,
+        known: dict[str, Samples],
+    ) -> tuple[tuple[Turn, ...] | None, tuple[Segment, ...]]:
+        """Give who speaks when, and the segments with their speakers; None if nobody can tell.
+
+        Whatever fails here, the words are kept.
+        """
+        longest = self._settings.diar_max_seconds
+        if len(samples) > longest * SAMPLE_RATE:
+            told = f"the recording is longer than {longest:g} s (DIAR_MAX_SECONDS)"
+            job.warn("speakers_unavailable", f"speakers were not identified: {told}")
+            return None, tuple(segments)
+        job.advance("diarize", 0)
+        try:
+            found, names = self._tell_apart(job, samples, tuning, known)
+        except (Cancelled, ApiError):
+            raise
+        except UnavailableError as error:
+            job.warn("speakers_unavailable", f"speakers were not identified: {error}")
+            return None, tuple(segments)
+        except Exception as error:  # noqa: BLE001 -- a library's failure must not cost the words
+            job.warn(
+                "speakers_failed", f"speakers were not identified: {work_failed(error).message}"
+            )
+            return None, tuple(segments)
+        if not found.counted:
+            job.warn("speaker_count_not_met", "there are fewer voices than speakers asked for")
+        exclusive = rename(found.exclusive, names)
+        return rename(found.turns, names), attribute(segments, exclusive)
+
+    def _tell_apart(
+        self, job: Job, samples: Samples, tuning: SpeakerTuning, known: dict[str, Samples]
+    ) -> tuple[Diarization, dict[str, str]]:
+        """Give who speaks when, and the names of those whom the client knows."""
+        self._provision.make_ready(job.check)
+        diarizer = self._get()
+        found = diarizer.diarize(
+            samples,
+            tuning,
+            check=job.check,
+            report=lambda percent: job.advance("diarize", percent),
+        )
+        voices = {}
+        for name, recording in known.items():
+            voice = diarizer.voice(recording, check=job.check)
+            if voice is None:
+                job.warn("no_voice", f"the recording of {name[:100]!r} holds no voice")
+            else:
+                voices[name] = voice
+        alike = self._settings.diar_same_speaker
+        return found, name_voices(found.voices, voices, alike_min=alike)
+
+
+def decode_known(tuning: SpeakerTuning | None, check: Callable[[], None]) -> dict[str, Samples]:
+    """Decode the voices that the client knows, or refuse them before any work."""
+    shortest, longest = _KNOWN_SECONDS
+    known: dict[str, Samples] = {}
+    for person in tuning.known if tuning else ():
+        recording = Recording(io.BytesIO(person.recording))
+        try:
+            samples = decode_audio(recording, seconds_max=longest, check=check)
+        except ApiError as error:
+            told = error.message.removeprefix("file: ")
+            raise _bad_reference(person.name, told) from error
+        if len(samples) < shortest * SAMPLE_RATE:
+            raise _bad_reference(person.name, f"is shorter than {shortest:g} s")
+        known[person.name] = samples
+    return known
+
+
+def _bad_reference(name: str, problem: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"known_speaker_references: that of {name[:100]!r} {problem}",
+        param="known_speaker_references",
+        code="invalid_value",
+    )
