@@ -46,7 +46,7 @@ for line in sys.stdin:
 
 
 class Library:
-    """A process that calls faster-whisper directly."""
+    """A process that calls a library directly: it reads files' names, and tells of each."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -62,25 +62,23 @@ class Library:
 class Service:
     """A client of the service."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, fields: dict[str, str]) -> None:
         self.url = url
+        self.fields = fields
         self.client = httpx.Client(timeout=600)
 
     def transcribe(self, file: Path) -> None:
         """Wait until a file has been transcribed."""
-        answer = self.client.post(
-            self.url,
-            files={"file": file.read_bytes()},
-            data={"model": "whisper-1", "temperature": str(TEMPERATURE)},
-        )
-        assert answer.json()["text"], answer.text
+        answer = self.client.post(self.url, files={"file": file.read_bytes()}, data=self.fields)
+        assert answer.is_success, answer.text
+        assert answer.json()["segments"], answer.text
 
 
 @contextmanager
-def run_library() -> Iterator[Library]:
-    """Run the process until the block ends."""
+def run_library(script: str) -> Iterator[Library]:
+    """Run a script until the block ends."""
     with subprocess.Popen(
-        [sys.executable, "-c", LIBRARY],
+        [sys.executable, "-c", script],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -151,9 +149,14 @@ def report() -> None:
     with (
         tempfile.TemporaryDirectory() as name,
         run_server(FASTER_WHISPER, Path(name), environment) as server,
-        run_library() as library,
+        run_library(LIBRARY) as library,
     ):
-        service = Service(server.transcriptions)
+        fields = {
+            "model": "whisper-1",
+            "temperature": str(TEMPERATURE),
+            "response_format": "verbose_json",
+        }
+        service = Service(server.transcriptions, fields)
         long, short = write_speech(Path(name), 300), write_speech(Path(name), 2)
         started = resident_megabytes(server.process.pid)
         service.transcribe(short)

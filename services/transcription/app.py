@@ -4,9 +4,9 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -63,6 +63,7 @@ class Service:
     translation_form: type[TranslationForm] = TranslationForm
     # Routes of its own; a key is asked for there too.
     routers: Sequence[APIRouter] = ()
+    state: Mapping[str, object] = field(default_factory=dict)  # what they find in app.state
     # What the fields of a form may hold, where that is more than usual.
     fields_bytes_max: int = FIELDS_BYTES_MAX
     field_bytes_max: int = FIELD_BYTES_MAX
@@ -106,6 +107,8 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
+    for key, found in service.state.items():
+        setattr(app.state, key, found)
     app.state.worker = worker
     app.state.catalogue = service.catalogue
     app.state.metrics = figures

@@ -34,7 +34,7 @@ from services.transcription.transcript import Segment, Transcript, Turn
 from services.transcription.worker import Cancellation
 from services.whisperx.aligners import Aligner, Aligners, NoAlignerError, fetch_command
 from services.whisperx.alignment import Passage, align, unaligned
-from services.whisperx.hearing import Hearing
+from services.whisperx.hearing import Hearing, default_threads
 from services.whisperx.job import Job
 from services.whisperx.sentences import provide_sentences
 from services.whisperx.settings import Settings
@@ -66,6 +66,7 @@ class WhisperxEngine:
         self._aligners = Aligners(settings.align_folder)
         self._provision = provision
         self._speaking = Speaking(settings, provision, self._diarizer)
+        torch.set_num_threads(settings.whisper.cpu_threads or default_threads())
         self.device = _device(settings.whisper.inference_device)
         self._detector = vads.Pyannote(
             torch.device(self.device), vad_onset=_VAD_ONSET, vad_offset=_VAD_OFFSET

@@ -26,7 +26,7 @@ Samples = NDArray[np.float32]
 # CTranslate2's own default, which it also takes where there are fewer cores: twice as slow there.
 _THREADS_MAX = 4
 _GPU_BATCH_SIZE = 16  # whisperX's own, for a large model on 8 GB
-_CPU_BATCH_SIZE = 4  # memory grows with it, speed hardly
+CPU_BATCH_SIZE = 4  # memory grows with it, speed hardly
 _WINDOW_SECONDS = 30
 # The detector wants at least one of its frames; so short a sound holds no word.
 _SHORTEST_SECONDS = 0.1
@@ -49,11 +49,11 @@ class Hearing:
                 compute_type=settings.compute_type,
                 vad_model=detector,
                 local_files_only=True,
-                threads=settings.cpu_threads or min(_THREADS_MAX, os.cpu_count() or 1),
+                threads=settings.cpu_threads or default_threads(),
             )
         self._detector = detector
         self._options = self._pipe.options
-        own_size = _GPU_BATCH_SIZE if device == "cuda" else _CPU_BATCH_SIZE
+        own_size = _GPU_BATCH_SIZE if device == "cuda" else CPU_BATCH_SIZE
         self._batch_size = settings.batch_size or own_size
         self.abilities = Abilities(self._pipe.model)
 
@@ -137,6 +137,11 @@ class Hearing:
             tokens=tuple(tokens),
             avg_logprob=logprob if np.isfinite(logprob) else 0.0,
         )
+
+
+def default_threads() -> int:
+    """Give how many threads a model gets unless the operator says so."""
+    return min(_THREADS_MAX, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The app: `uvicorn services.whisperx.main:app`, from the folder that holds services/."""
 
+import os
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -10,14 +11,13 @@ from services.transcription.app import Service, configure_logging
 from services.transcription.app import create_app as create_speech_app
 from services.transcription.engine import Engine
 from services.transcription.metrics import Metrics
-from services.whisperx import asr
+from services.whisperx import asr, routes
 from services.whisperx.form import (
     FIELD_BYTES_MAX,
     FIELDS_BYTES_MAX,
     WhisperxForm,
     WhisperxTranslationForm,
 )
-from services.whisperx.routes import make_router
 from services.whisperx.settings import Settings
 
 DESCRIPTION = """\
@@ -42,7 +42,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         load=lambda metrics: load_engine(settings, library, provision, metrics),
         transcription_form=WhisperxForm,
         translation_form=WhisperxTranslationForm,
-        routers=(make_router(provision, catalogue.default.id), asr.router),
+        routers=(routes.router, asr.router),
+        state={"provision": provision},
         field_bytes_max=FIELD_BYTES_MAX,
         fields_bytes_max=FIELDS_BYTES_MAX,
     )
@@ -53,6 +54,9 @@ def load_engine(
     settings: Settings, library: Library, provision: Provision, metrics: Metrics
 ) -> Engine:
     """Load the default model; called in the worker's thread."""
+    # PyTorch and CTranslate2 have OpenMP threads of their own, which otherwise spin while they
+    # wait: where others use the cores, too, that made a recording take ten times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Imported here, so that /health answers while the libraries load.
     from services.whisperx.engine import WhisperxEngine  # noqa: PLC0415 -- see above
 

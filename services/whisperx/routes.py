@@ -41,93 +41,95 @@ if TYPE_CHECKING:  # it takes seconds to import, in the worker's thread
     from services.whisperx.engine import WhisperxEngine
 
 
-def make_router(provision: Provision, default_model: str) -> APIRouter:
-    """Give the routes; `provision` knows whether speakers can be told apart."""
-    router = APIRouter(responses=refusals(401))
-    uploading = refusals(400, 404, 408, 413, 415, 429, 500, 502, 503)
+router = APIRouter(responses=refusals(401))
 
-    @router.post(
-        "/transcribe",
-        tags=["audio"],
-        summary="Who said what, and when",
-        openapi_extra=takes(OlderForm),
-        responses=uploading | answers(SuperBody, stream=True),
-        response_class=Response,
+_UPLOADING = refusals(400, 404, 408, 413, 415, 429, 500, 502, 503)
+
+
+@router.post(
+    "/transcribe",
+    tags=["audio"],
+    summary="Who said what, and when",
+    openapi_extra=takes(OlderForm),
+    responses=_UPLOADING | answers(SuperBody, stream=True),
+    response_class=Response,
+)
+async def transcribe(request: Request, worker: AppWorker) -> Response:
+    """Answer the clients of three older services alike, in turn; who leaves gives it up."""
+    dialect = Dialect(
+        read=lambda upload: OlderForm.parse(upload.fields).request(),
+        render=_render,
+        tell=_Telling,
     )
-    async def transcribe(request: Request, worker: AppWorker) -> Response:
-        """Answer the clients of three older services alike, in turn; who leaves gives it up."""
-        dialect = Dialect(
-            read=lambda upload: OlderForm.parse(upload.fields).request(),
-            render=_render,
-            tell=_Telling,
+    return await serve(request, worker, dialect)
+
+
+@router.post(
+    "/v1/audio/diarization",
+    tags=["audio"],
+    summary="Who speaks when",
+    openapi_extra=takes(DiarizationForm),
+    responses=_UPLOADING
+    | {
+        200: {
+            "model": DiarizationBody,
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        }
+    },
+    response_class=Response,
+)
+async def diarize(request: Request, worker: AppWorker) -> Response:
+    """Tell speakers apart, without their words."""
+    async with AsyncExitStack() as held:
+        held.enter_context(worker.place())
+        upload = await held.enter_async_context(
+            receive_upload(request, request.app.state.upload_limits)
         )
-        return await serve(request, worker, dialect)
-
-    @router.post(
-        "/v1/audio/diarization",
-        tags=["audio"],
-        summary="Who speaks when",
-        openapi_extra=takes(DiarizationForm),
-        responses=uploading
-        | {
-            200: {
-                "model": DiarizationBody,
-                "content": {"text/plain": {"schema": {"type": "string"}}},
-            }
-        },
-        response_class=Response,
-    )
-    async def diarize(request: Request, worker: AppWorker) -> Response:
-        """Tell speakers apart, without their words."""
-        async with AsyncExitStack() as held:
-            held.enter_context(worker.place())
-            upload = await held.enter_async_context(
-                receive_upload(request, request.app.state.upload_limits)
+        form = DiarizationForm.parse(upload.fields)
+        tuning = form.tuning()
+        provision: Provision = request.app.state.provision
+        if form.model not in ("", provision.source.model):
+            raise ModelNotFound(
+                f"the model {form.model[:100]!r} is not here; use {provision.source.model!r}",
+                param="model",
+                code="model_not_found",
             )
-            form = DiarizationForm.parse(upload.fields)
-            tuning = form.tuning()
-            if form.model not in ("", provision.source.model):
-                raise ModelNotFound(
-                    f"the model {form.model[:100]!r} is not here; use {provision.source.model!r}",
-                    param="model",
-                    code="model_not_found",
-                )
 
-            def job(engine: "WhisperxEngine", cancellation: Cancellation) -> Transcript:
-                return engine.diarize(upload.recording, tuning, cancellation)
+        def job(engine: "WhisperxEngine", cancellation: Cancellation) -> Transcript:
+            return engine.diarize(upload.recording, tuning, cancellation)
 
-            transcript = await worker.run(job, gone=until_gone(request))
-        turns = told_turns(transcript)
-        if form.response_format == "rttm":
-            return with_warnings(PlainTextResponse(write_rttm(turns)), transcript)
-        body = diarization_body(transcript, turns)
-        return with_warnings(json_response(body.model_dump_json(exclude_none=True)), transcript)
+        transcript = await worker.run(job, gone=until_gone(request))
+    turns = told_turns(transcript)
+    if form.response_format == "rttm":
+        return with_warnings(PlainTextResponse(write_rttm(turns)), transcript)
+    body = diarization_body(transcript, turns)
+    return with_warnings(json_response(body.model_dump_json(exclude_none=True)), transcript)
 
-    @router.get("/status", tags=["health"], summary="What can be done, and what is in memory")
-    async def status(worker: AppWorker) -> StatusBody:
-        """Tell the device, what is in memory, whether speakers can be told apart, or why not."""
-        match worker.state:
-            case Loading():
-                told = "loading"
-            case Ready():
-                told = "ready"
-            case Failed():
-                told = "failed"
-        engine: WhisperxEngine | None = worker.engine
-        # In a thread: it reads folders, on a disk that may sleep.
-        speakers = await asyncio.to_thread(provision.status)
-        return StatusBody(
-            status=told,
-            device=engine.device if engine else None,
-            default_model=default_model,
-            models=list(engine.resident()) if engine else [],
-            aligners=engine.aligners() if engine else [],
-            diarization=SpeakersStatus(
-                available=speakers.available, model=provision.source.model, reason=speakers.reason
-            ),
-        )
 
-    return router
+@router.get("/status", tags=["health"], summary="What can be done, and what is in memory")
+async def status(request: Request, worker: AppWorker) -> StatusBody:
+    """Tell the device, what is in memory, whether speakers can be told apart, or why not."""
+    match worker.state:
+        case Loading():
+            told = "loading"
+        case Ready():
+            told = "ready"
+        case Failed():
+            told = "failed"
+    provision: Provision = request.app.state.provision
+    engine: WhisperxEngine | None = worker.engine
+    # In a thread: it reads folders, on a disk that may sleep.
+    speakers = await asyncio.to_thread(provision.status)
+    return StatusBody(
+        status=told,
+        device=engine.device if engine else None,
+        default_model=request.app.state.catalogue.default.id,
+        models=list(engine.resident()) if engine else [],
+        aligners=engine.aligners() if engine else [],
+        diarization=SpeakersStatus(
+            available=speakers.available, model=provision.source.model, reason=speakers.reason
+        ),
+    )
 
 
 def _render(result: Result, wanted: TranscriptionRequest) -> Response:

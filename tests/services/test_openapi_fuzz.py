@@ -9,7 +9,6 @@ import json
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from typing import get_args
 
 import httpx
 import pytest
