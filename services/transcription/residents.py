@@ -1,16 +1,12 @@
-"""Which models are in memory: as many as a budget allows, the longest unused go first.
+"""Which models are in memory: as many as a budget allows, the longest unused go first."""
 
-What the C library has got back of a model, it keeps for itself unless it is told otherwise: of two
-models of 400 MB, 690 MB stayed behind after both were gone, and 240 MB of each load (measured with
-CTranslate2 4.8 on glibc 2.36).
-"""
-
-import ctypes
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from services.transcription.memory import give_back
 
 M = TypeVar("M")
 
@@ -62,7 +58,7 @@ class Residents(Generic[M]):
         """Let go of a model; False if it was not there."""
         found = self._models.pop(model_id, None) is not None
         self.ids = tuple(self._models)
-        _give_back_memory()
+        give_back()
         return found
 
     def _make_room(self, needed_bytes: int) -> None:
@@ -78,14 +74,8 @@ class Residents(Generic[M]):
         except Exception as error:
             self._on_load(model_id, time.monotonic() - began, error)
             raise
-        _give_back_memory()
+        give_back()
         seconds = time.monotonic() - began
         log.info("loaded model=%s seconds=%.2f", model_id, seconds)
         self._on_load(model_id, seconds, None)
         return model
-
-
-def _give_back_memory() -> None:
-    # Only glibc has it; others keep less.
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)

@@ -1,6 +1,8 @@
 """The app: `uvicorn services.whisperx.main:app`, from the folder that holds services/."""
 
+import logging
 import os
+import time
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -19,6 +21,8 @@ from services.whisperx.form import (
     WhisperxTranslationForm,
 )
 from services.whisperx.settings import Settings
+
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Tells who says what, and when, with [whisperX](https://github.com/m-bain/whisperX) and
@@ -58,8 +62,10 @@ def load_engine(
     # wait: where others use the cores, too, that made a recording take ten times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Imported here, so that /health answers while the libraries load.
+    began = time.monotonic()
     from services.whisperx.engine import WhisperxEngine  # noqa: PLC0415 -- see above
 
+    log.info("imported seconds=%.2f", time.monotonic() - began)
     library.fetch_default()
     return WhisperxEngine(settings, library, provision, on_load=metrics.model_loaded)
 
