@@ -86,7 +86,7 @@ class Diarizer:
             output = self._apply(samples, watch, {})
             counted = False
         report(100.0)
-        return _diarization(output, counted=counted)
+        return _diarization(output, len(samples) / SAMPLE_RATE, counted=counted)
 
     def voice(self, samples: Samples, *, check: Callable[[], None]) -> Voice | None:
         """Give the voice of one person alone; None if nobody speaks."""
@@ -126,28 +126,34 @@ class _Watch:
             self._report(begin + (end - begin) * min(completed / total, 1.0))
 
 
-def _diarization(output: DiarizeOutput, *, counted: bool) -> Diarization:
-    turns = _turns(output.speaker_diarization)
+def _diarization(output: DiarizeOutput, seconds: float, *, counted: bool) -> Diarization:
+    turns = _turns(output.speaker_diarization, seconds)
     # Numbered as they come in: pyannote's own order is that of its clusters.
     order = dict.fromkeys(turn.speaker for turn in turns)
-    exclusive = _turns(output.exclusive_speaker_diarization)
+    exclusive = _turns(output.exclusive_speaker_diarization, seconds)
     order |= dict.fromkeys(turn.speaker for turn in exclusive)
     names = {label: f"SPEAKER_{number:02d}" for number, label in enumerate(order)}
     vectors = output.speaker_embeddings
     labels = output.speaker_diarization.labels()
-    voices = {} if vectors is None else dict(zip(labels, vectors, strict=True))
+    voices = {} if vectors is None else dict(zip(map(str, labels), vectors, strict=True))
     return Diarization(
         turns=_renamed(turns, names),
         exclusive=_renamed(exclusive, names),
-        voices={names[label]: voice for label, voice in voices.items() if np.isfinite(voice).all()},
+        voices={
+            names[label]: voice
+            for label, voice in voices.items()
+            if label in names and np.isfinite(voice).all()
+        },
         counted=counted,
     )
 
 
-def _turns(annotation: Annotation) -> list[Turn]:
+def _turns(annotation: Annotation, seconds: float) -> list[Turn]:
+    """Give the turns within the recording: the last window of the pipeline is longer than it."""
     found = [
-        Turn(str(label), round(max(segment.start, 0.0), 3), round(segment.end, 3))
+        Turn(str(label), round(max(segment.start, 0.0), 3), round(min(segment.end, seconds), 3))
         for segment, _, label in annotation.itertracks(yield_label=True)
+        if segment.start < seconds
     ]
     return sorted(found, key=lambda turn: (turn.start_seconds, turn.end_seconds))
 

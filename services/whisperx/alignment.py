@@ -8,6 +8,7 @@ cannot be had, the passage stays as it was.
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 _FRAMES_PER_SECOND = 100  # of `seek`
 # Two digits are what Whisper's own times have, and what SRT cannot show as nothing.
 _SHORTEST_SECONDS = 0.01
+# Within a word ("U.S.A.'s", "at 5 p.m.:"), whisperX may take such a mark for the end of a sentence
+# and then tells the letter after it in both. To the aligner, one such mark is as good as another.
+_END_WITHIN_WORD = re.compile(r"""[.?!](?=\S*[^\s"')\]}])""")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def align(
     `samples` is the sound of the passage alone, float32 [samples], 16 kHz, mono.
     """
     length_seconds = passage.end_seconds - passage.start_seconds
-    spoken = {"start": 0.0, "end": length_seconds, "text": passage.text}
+    text = _END_WITHIN_WORD.sub(",", passage.text)
+    spoken = {"start": 0.0, "end": length_seconds, "text": text}
     try:
         found = whisperx.align([spoken], aligner.model, aligner.metadata, samples, aligner.device)[
             "segments"
@@ -70,31 +75,38 @@ def align(
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         log.warning("a passage cannot be aligned reason=%s", type(error).__name__)
         return None
-    return _checked(passage, found)
+    return _checked(passage, text, found)
 
 
-def _checked(passage: Passage, found: Sequence[dict[str, Any]]) -> tuple[Segment, ...] | None:
-    texts = cut(passage.text, [str(sentence["text"]) for sentence in found])
+def _checked(
+    passage: Passage, spoken: str, found: Sequence[dict[str, Any]]
+) -> tuple[Segment, ...] | None:
+    """Give the passage in the sentences that were found; `spoken` is as long as its own text."""
+    texts = cut(spoken, [str(sentence["text"]) for sentence in found])
     if texts is None:
         return None
-    sentences = []
+    position = 0
+    told: list[tuple[str, dict[str, Any]]] = []
     for text, sentence in zip(texts, found, strict=True):
-        told = sentence.get("words") or []
-        pieces = cut(text, [str(word["word"]) for word in told])
+        words = sentence.get("words") or []
+        pieces = cut(text, [str(word["word"]) for word in words])
         if pieces is None:
             return None
-        sentences.append((text, list(zip(pieces, told, strict=True))))
-    words = _timed([word for _, words in sentences for word in words], passage)
-    if words is None:
+        for piece, word in zip(pieces, words, strict=True):
+            told.append((passage.text[position : position + len(piece)], word))
+            position += len(piece)
+    timed = _timed(told, passage)
+    if timed is None:
         return None
-    remaining = iter(words)
+    remaining = iter(timed)
     return tuple(
-        _sentence(passage, number, text, tuple(next(remaining) for _ in told))
-        for number, (text, told) in enumerate(sentences)
+        _sentence(passage, number, tuple(next(remaining) for _ in sentence["words"]))
+        for number, sentence in enumerate(found)
     )
 
 
-def _sentence(passage: Passage, number: int, text: str, words: tuple[Word, ...]) -> Segment:
+def _sentence(passage: Passage, number: int, words: tuple[Word, ...]) -> Segment:
+    text = "".join(word.text for word in words)
     start = words[0].start_seconds
     return Segment(
         start_seconds=start,
