@@ -6,7 +6,7 @@ To be imported in the worker's thread: torch and what is on top of it take secon
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ with warnings.catch_warnings(action="ignore"):
 from pyannote.core import Annotation
 
 from services.transcription.audio import SAMPLE_RATE
+from services.transcription.memory import give_back
 from services.transcription.request import SpeakerTuning
 from services.transcription.transcript import Turn
 
@@ -31,6 +32,8 @@ Samples = NDArray[np.int16]
 
 # The steps of the pipeline that take time, and where they are on the way.
 _STEPS = {"segmentation": (0.0, 30.0), "embeddings": (30.0, 95.0)}
+# Of the heap; see `memory`.
+_CALLS_BETWEEN_TRIMS = 32
 # The segmentation model wants more than one of its frames; less is no speech anyway.
 _SHORTEST_SECONDS = 0.2
 
@@ -86,7 +89,11 @@ class Diarizer:
             output = self._apply(samples, watch, {})
             counted = False
         report(100.0)
-        return _diarization(output, len(samples) / SAMPLE_RATE, counted=counted)
+        found = _diarization(output, len(samples) / SAMPLE_RATE)
+        # Nor does the clustering complain where it has pieces enough, and finds fewer voices.
+        voices = len({turn.speaker for turn in found.turns})
+        counted = counted and voices >= (tuning.count or tuning.count_min or 0)
+        return replace(found, counted=counted)
 
     def voice(self, samples: Samples, *, check: Callable[[], None]) -> Voice | None:
         """Give the voice of one person alone; None if nobody speaks."""
@@ -111,6 +118,7 @@ class _Watch:
     def __init__(self, check: Callable[[], None], report: Callable[[float], None]) -> None:
         self._check = check
         self._report = report
+        self._calls = 0
 
     def __call__(
         self,
@@ -121,12 +129,15 @@ class _Watch:
         completed: int | None = None,
     ) -> None:
         self._check()
+        self._calls += 1
+        if self._calls % _CALLS_BETWEEN_TRIMS == 0:
+            give_back()
         if step in _STEPS and total and completed is not None:
             begin, end = _STEPS[step]
             self._report(begin + (end - begin) * min(completed / total, 1.0))
 
 
-def _diarization(output: DiarizeOutput, seconds: float, *, counted: bool) -> Diarization:
+def _diarization(output: DiarizeOutput, seconds: float) -> Diarization:
     turns = _turns(output.speaker_diarization, seconds)
     # Numbered as they come in: pyannote's own order is that of its clusters.
     order = dict.fromkeys(turn.speaker for turn in turns)
@@ -144,7 +155,6 @@ def _diarization(output: DiarizeOutput, seconds: float, *, counted: bool) -> Dia
             for label, voice in voices.items()
             if label in names and np.isfinite(voice).all()
         },
-        counted=counted,
     )
 
 

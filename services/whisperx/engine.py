@@ -28,7 +28,7 @@ from services.transcription.errors import (
 )
 from services.transcription.fetching import run_fetch
 from services.transcription.hub import is_offline
-from services.transcription.memory import give_back, keep_large_blocks_apart
+from services.transcription.memory import give_back
 from services.transcription.request import SpeakerTuning, TranscriptionRequest, VadTuning
 from services.transcription.residents import Residents
 from services.transcription.transcript import Segment, Transcript, Turn
@@ -67,7 +67,6 @@ class WhisperxEngine:
         self._aligners = Aligners(settings.align_folder)
         self._provision = provision
         self._speaking = Speaking(settings, provision, self._diarizer)
-        keep_large_blocks_apart()
         torch.set_num_threads(settings.whisper.cpu_threads or default_threads())
         self.device = _device(settings.whisper.inference_device)
         self._detector = vads.Pyannote(
