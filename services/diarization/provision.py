@@ -1,21 +1,15 @@
 """Whether speakers can be told apart here, why not, and how what is missing comes here."""
 
-import logging
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.diarization.settings import DiarizationSettings
 from services.diarization.source import MissingError, Source
+from services.transcription.downloads import Downloads
 from services.transcription.errors import FetchFailed
-from services.transcription.fetching import run_fetch
 from services.transcription.hub import TOKENS_PAGE, is_offline
 
-log = logging.getLogger(__name__)
-
-# After a download in vain; who has accepted the conditions meanwhile need not wait longer.
-RETRY_SECONDS = 60.0
 # Whose repositories are gated, every one of them.
 _GATED = "pyannote/"
 
@@ -35,14 +29,19 @@ class Availability:
 class Provision:
     """Finds the pipeline, and downloads it when it is first needed.
 
-    `may_fetch` is the operator's word for all downloads. Belongs to one thread but for `status`.
+    `may_fetch` is the operator's word for all downloads. Belongs to one thread but for
+    `status`.
     """
 
-    def __init__(self, settings: DiarizationSettings, *, may_fetch: bool) -> None:
+    def __init__(
+        self, settings: DiarizationSettings, downloads: Downloads, *, may_fetch: bool
+    ) -> None:
         self.source = Source(settings.diar_model)
         self._has_token = bool(settings.token)
         self._may_fetch = may_fetch
-        self._failure: tuple[float, str] | None = None  # when, and what the Hub said
+        self._downloads = downloads
+        self._what = f"the pipeline {self.source.name}"
+        self._broken: str | None = None
 
     def status(self) -> Availability:
         """Look at the disk, and at nothing else; from any thread."""
@@ -52,7 +51,7 @@ class Provision:
             if reason := self._hindrance(error):
                 return Availability(False, reason)
             return Availability(True, f"{self.source.model} is downloaded when it is first needed")
-        return Availability(True, None)
+        return Availability(self._broken is None, self._broken)
 
     def make_ready(self, check: Callable[[], None]) -> None:
         """Make sure that all files are here; `check` may raise to give up a download.
@@ -66,22 +65,23 @@ class Provision:
                 raise UnavailableError(reason) from None
         else:
             return
-        log.info("fetching pipeline=%s", self.source.model)
         try:
-            run_fetch(self._command(), check=check)
+            self._downloads.fetch(self._what, self._command(), check=check)
             self.source.config()
         except (FetchFailed, MissingError) as error:
-            self._failure = (time.monotonic(), str(error))
             raise UnavailableError(str(error)) from None
-        self._failure = None
+
+    def report_failure(self, reason: str | None) -> None:
+        """Remember that the pipeline, which is here, could not be loaded; None: it could."""
+        self._broken = reason
 
     def _hindrance(self, missing: MissingError) -> str | None:
         """Give why what is missing cannot be downloaded; None if it can be tried."""
         model = self.source.model
         if self.source.is_folder:
             return f"DIAR_MODEL: {missing}"
-        if self._failure and time.monotonic() - self._failure[0] < RETRY_SECONDS:
-            return self._failure[1]
+        if told := self._downloads.failure(self._what):
+            return told
         ahead = f"python -m services.diarization.fetch {model} downloads it ahead"
         if is_offline():
             return f"{missing}, and HF_HUB_OFFLINE is set; {ahead}"

@@ -2,11 +2,22 @@
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr
 
 from services.transcription.settings import ServiceSettings
 
 COMMUNITY = "pyannote/speaker-diarization-community-1"
+
+
+def _check_token(written: SecretStr) -> SecretStr:
+    text = written.get_secret_value()
+    # No header could carry it.
+    if not text.isascii() or any(not letter.isprintable() or letter == " " for letter in text):
+        raise ValueError("a token of the Hub: ASCII characters without spaces")
+    return written
+
+
+Token = Annotated[SecretStr, AfterValidator(_check_token)]
 
 
 class DiarizationSettings(ServiceSettings):
@@ -21,8 +32,8 @@ class DiarizationSettings(ServiceSettings):
     # How alike (cosine) a voice must be to one that the client knows by name.
     diar_same_speaker: Annotated[float, Field(ge=-1, le=1)] = 0.5
     # For what is gated on the Hub; the second is the name that older services knew.
-    hf_token: SecretStr = SecretStr("")
-    huggingface_token: SecretStr = SecretStr("")
+    hf_token: Token = SecretStr("")
+    huggingface_token: Token = SecretStr("")
 
     @property
     def token(self) -> str:

@@ -39,6 +39,11 @@ class Source:
         self._cache = cache or cache_folder()
 
     @property
+    def name(self) -> str:
+        """What clients are told: not where on this machine it is."""
+        return Path(self.model).name if self.is_folder else self.model
+
+    @property
     def is_folder(self) -> bool:
         """Whether it is the operator's own, and so cannot be downloaded."""
         return Path(self.model).expanduser().is_dir() or not _HUB_NAME.fullmatch(self.model)
@@ -46,7 +51,7 @@ class Source:
     def folder(self) -> Path:
         """Give the folder of config.yaml; raises MissingError."""
         if self.is_folder:
-            return _with_files(Path(self.model).expanduser(), (CONFIG,), self.model)
+            return _with_files(Path(self.model).expanduser(), (CONFIG,), self.name)
         return self._snapshot(self.model, (CONFIG,))
 
     def repositories(self) -> list[str]:
@@ -59,14 +64,23 @@ class Source:
 
     def config(self) -> dict[str, Any]:
         """Give config.yaml with every part as a folder of this machine; raises MissingError."""
+        try:
+            return self._resolved()
+        except OSError as error:
+            raise MissingError(f"{self.name} cannot be read: {error.strerror}") from error
+
+    def _resolved(self) -> dict[str, Any]:
         config = self._read()
         for name, part in self._parts(config).items():
+            if "file" in part:
+                config["pipeline"]["params"][name] = {"checkpoint": str(part["file"])}
+                continue
             files = _PARTS[name]
             folder = (
                 self._snapshot(part["repository"], ()) if "repository" in part else part["folder"]
             )
             subfolder = part.get("subfolder", "")
-            _with_files(folder / subfolder, files, part.get("repository", self.model))
+            _with_files(folder / subfolder, files, part.get("repository", self.name))
             found = {"checkpoint": str(folder)}
             config["pipeline"]["params"][name] = (
                 found | {"subfolder": subfolder} if subfolder else found
@@ -75,14 +89,9 @@ class Source:
 
     def size_bytes(self) -> int:
         """Give the size of what will be loaded, about what it takes in memory."""
-        parts = [config["checkpoint"] for config in self._checkpoints()]
-        folders = {Path(folder) for folder in parts}
-        return sum(
-            file.stat().st_size
-            for folder in folders
-            for file in folder.rglob("*")
-            if file.is_file()
-        )
+        found = {Path(config["checkpoint"]) for config in self._checkpoints()}
+        files = {file for path in found for file in (path, *path.rglob("*")) if file.is_file()}
+        return sum(file.stat().st_size for file in files)
 
     def _checkpoints(self) -> Iterator[dict[str, str]]:
         params = self.config()["pipeline"]["params"]
@@ -94,13 +103,13 @@ class Source:
             config = yaml.safe_load(path.read_text())
             params = config["pipeline"].setdefault("params", {})
         except (yaml.YAMLError, TypeError, KeyError, AttributeError, UnicodeDecodeError) as error:
-            raise MissingError(f"{self.model}: {CONFIG} describes no pipeline") from error
+            raise MissingError(f"{self.name}: {CONFIG} describes no pipeline") from error
         if not isinstance(params, dict):
-            raise MissingError(f"{self.model}: {CONFIG} describes no pipeline")
+            raise MissingError(f"{self.name}: {CONFIG} describes no pipeline")
         return dict(config)
 
     def _parts(self, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Give for each part either its folder here or its repository, and its subfolder."""
+        """Give for each part its file or folder here or its repository, and its subfolder."""
         parts: dict[str, dict[str, Any]] = {}
         for name in _PARTS:
             described = config["pipeline"]["params"].get(
@@ -116,23 +125,32 @@ class Source:
             if described.startswith("$model"):
                 subfolder = described.partition("/")[2].partition("@")[0]
                 where: dict[str, Any] = {"folder": self.folder()}
-            elif _HUB_NAME.fullmatch(described) and not Path(described).is_dir():
+            elif (path := self._path(described)).is_file() and name != "plda":
+                # Where 3.x ran offline, each was copied by hand under a name of its own.
+                where = {"file": path}
+            elif _HUB_NAME.fullmatch(described) and not path.is_dir():
                 where = {"repository": described}
             else:
-                where = {"folder": Path(described).expanduser()}
+                where = {"folder": path}
             parts[name] = where | ({"subfolder": subfolder} if subfolder else {})
         return parts
+
+    def _path(self, described: str) -> Path:
+        """Give what config.yaml names: beside itself, if it is there."""
+        path = Path(described).expanduser()
+        beside = self.folder() / path
+        return beside if beside.exists() else path
 
     def _snapshot(self, repository: str, files: tuple[str, ...]) -> Path:
         try:
             folder = snapshot(repository_folder(repository, self._cache))
         except (OSError, ValueError):
-            raise MissingError(f"{repository} is not in {self._cache}") from None
+            raise MissingError(f"{repository} is not here") from None
         return _with_files(folder, files, repository)
 
 
 def _with_files(folder: Path, files: tuple[str, ...], owner: str) -> Path:
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
-        raise MissingError(f"{owner}: {folder} lacks {', '.join(missing)}")
+        raise MissingError(f"{owner} lacks {', '.join(missing)}")
     return folder

@@ -7,7 +7,6 @@ from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from services.transcription.transcript import Segment, Turn, Word
 
@@ -91,16 +90,19 @@ def name_voices(
 
     `alike_min` is the least cosine between two recordings of one voice.
     """
-    if not voices or not known:
-        return {}
-    labels, names = list(voices), list(known)
-    alike = np.array([[_cosine(voices[label], known[name]) for name in names] for label in labels])
-    rows, columns = linear_sum_assignment(alike, maximize=True)
-    return {
-        labels[row]: names[column]
-        for row, column in zip(rows, columns, strict=True)
-        if alike[row, column] >= alike_min
+    alike = {
+        (label, name): _cosine(voice, other)
+        for label, voice in voices.items()
+        for name, other in known.items()
     }
+    # Not the assignment that is best in total: that gives up a sure pair for two doubtful ones.
+    found: dict[str, str] = {}
+    for label, name in sorted(alike, key=lambda pair: -alike[pair]):
+        if alike[label, name] < alike_min:
+            break
+        if label not in found and name not in found.values():
+            found[label] = name
+    return found
 
 
 def _cosine(one: Voice, other: Voice) -> float:

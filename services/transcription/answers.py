@@ -5,6 +5,7 @@ To make those of four hours takes a tenth of a second: not to be done in the eve
 
 import math
 import re
+from itertools import count
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -18,7 +19,7 @@ UNDETERMINED = "und"
 # Where OpenAI's clients want a speaker, and there is none to be told.
 UNKNOWN_SPEAKER = "unknown"
 # A speaker without a name, as pyannote numbers them.
-_ANONYMOUS = re.compile(r"SPEAKER_\d+")
+ANONYMOUS = re.compile(r"SPEAKER_\d+")
 
 # Whisper's encoder gives 50 vectors a second: the tokens that a sound is to it.
 _AUDIO_TOKENS_PER_SECOND = 50
@@ -153,6 +154,7 @@ class DoneEvent(BaseModel):
     languages: list[DetectedLanguage]
     logprobs: list[Logprob] | None = None
     usage: TokenUsage
+    warnings: list[WarningBody] | None = Field(default=None, description="Only if there are any.")
 
 
 def transcription_body(transcript: Transcript, *, logprobs: bool) -> TranscriptionBody:
@@ -195,10 +197,11 @@ def diarized_body(transcript: Transcript, *, task: Task) -> DiarizedTranscriptio
 
 def diarized_segments(transcript: Transcript) -> list[DiarizedSegmentBody]:
     """Give the segments with their speakers, called A, B, … unless they are known by name."""
-    letters: dict[str, str] = {}
-    for segment in transcript.segments:
-        if segment.speaker is not None and _ANONYMOUS.fullmatch(segment.speaker):
-            letters.setdefault(segment.speaker, _letters(len(letters)))
+    speakers = dict.fromkeys(segment.speaker for segment in transcript.segments if segment.speaker)
+    anonymous = [speaker for speaker in speakers if ANONYMOUS.fullmatch(speaker)]
+    # A client may know somebody by the name of "A".
+    free = (letter for letter in map(_letters, count()) if letter not in speakers)
+    letters = dict(zip(anonymous, free, strict=False))
     return [
         DiarizedSegmentBody(
             id=f"seg_{number:03d}",
@@ -235,6 +238,7 @@ def done_event(transcript: Transcript, *, logprobs: bool) -> DoneEvent:
             output_tokens=written,
             total_tokens=heard + written,
         ),
+        warnings=warning_bodies(transcript.warnings) or None,
     )
 
 

@@ -25,7 +25,7 @@ from services.transcription.form import TranscriptionForm, TranslationForm
 from services.transcription.keys import Keys, require_key
 from services.transcription.metrics import CountRequests, Metrics
 from services.transcription.settings import ServiceSettings
-from services.transcription.uploads import FIELD_BYTES_MAX, FIELDS_BYTES_MAX, UploadLimits
+from services.transcription.uploads import UploadLimits
 from services.transcription.worker import Cancelled, Worker
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,11 @@ class Service:
     # Routes of its own; a key is asked for there too.
     routers: Sequence[APIRouter] = ()
     state: Mapping[str, object] = field(default_factory=dict)  # what they find in app.state
-    # What the fields of a form may hold, where that is more than usual.
-    fields_bytes_max: int = FIELDS_BYTES_MAX
-    field_bytes_max: int = FIELD_BYTES_MAX
+    # Work of its own that a stop would lose, and what ends that work.
+    is_busy: Callable[[], bool] = lambda: False
+    stop: Callable[[], None] = lambda: None
+    # What some fields of a form may hold, where that is more than usual.
+    large_fields: Mapping[str, int] = field(default_factory=dict)  # bytes, by name
 
 
 def end_process() -> None:
@@ -94,9 +96,10 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        _tell_when_stopping(stopping)
+        _tell_when_stopping(stopping, service.stop)
         worker.start()
         yield
+        service.stop()
         await worker.stop(STOP_SECONDS_MAX)
 
     app = FastAPI(
@@ -111,6 +114,7 @@ def create_app(
         setattr(app.state, key, found)
     app.state.worker = worker
     app.state.catalogue = service.catalogue
+    app.state.is_busy = service.is_busy
     app.state.metrics = figures
     app.state.keys = Keys(settings.api_key.get_secret_value())
     app.state.fetching = asyncio.Lock()
@@ -118,8 +122,7 @@ def create_app(
     app.state.upload_limits = UploadLimits(
         bytes_max=int(settings.max_upload),
         silence_seconds_max=settings.request_timeout_seconds,
-        field_bytes_max=service.field_bytes_max,
-        fields_bytes_max=service.fields_bytes_max,
+        large_fields=service.large_fields,
     )
     audio = transcriptions.make_router(service.transcription_form, service.translation_form)
     for router in (*service.routers, audio, models.router, metrics.router):
@@ -127,17 +130,24 @@ def create_app(
     app.include_router(health.router)
     add_docs(app)
     app.add_middleware(CountRequests)
-    if origins := settings.origins:
-        # Behind autostart, `cors:` in its map says this, and takes these headers away.
-        app.add_middleware(
-            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]
-        )
+    _allow_origins(app, settings.origins)
     _add_error_handlers(app)
     return app
 
 
-def _tell_when_stopping(stopping: asyncio.Event) -> None:
-    """Set the event at SIGTERM. The server lets requests end first, whatever they wait for."""
+def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
+    """Let pages use the service. Behind autostart, `cors:` in its map says so instead."""
+    if origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]
+        )
+
+
+def _tell_when_stopping(stopping: asyncio.Event, stop: Callable[[], None]) -> None:
+    """Set the event at SIGTERM, and call `stop` in the event loop.
+
+    The server lets requests end first, whatever they wait for.
+    """
     loop = asyncio.get_running_loop()
     servers_own = signal.getsignal(signal.SIGTERM)
     if not callable(servers_own):  # no server runs this app, but a test
@@ -145,6 +155,7 @@ def _tell_when_stopping(stopping: asyncio.Event) -> None:
 
     def handle(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(stopping.set)
+        loop.call_soon_threadsafe(stop)
         servers_own(number, frame)
 
     signal.signal(signal.SIGTERM, handle)
@@ -168,7 +179,14 @@ def configure_logging(level: str) -> None:
 def _is_no_probe(record: logging.LogRecord) -> bool:
     # uvicorn's arguments: client, method, path, version, status.
     arguments = record.args
-    return not (isinstance(arguments, tuple) and arguments[2:3] and arguments[2] in _HEALTH_PATHS)
+    if not isinstance(arguments, tuple) or not isinstance(
+        path := next(iter(arguments[2:]), 0), str
+    ):
+        return True
+    # A query may hold what is said in the recording.
+    path = path.partition("?")[0]
+    record.args = (*arguments[:2], path, *arguments[3:])
+    return path not in _HEALTH_PATHS
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -1,23 +1,17 @@
 """Finds the models that clients ask for, and downloads those that the operator allows."""
 
 import asyncio
-import subprocess
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request
 
 from services.transcription.catalogue import Catalogue, ServedModel
+from services.transcription.downloads import FETCH_SECONDS_MAX, last_line
 from services.transcription.errors import Conflict, FetchFailed, ModelNotFound, NotReady
 from services.transcription.uploads import until_any, until_gone
 from services.transcription.worker import Cancelled
-
-# The largest model, 3 GB, over a line of 4 Mbit/s.
-FETCH_SECONDS_MAX = 7200
-# How soon a client's leaving is noticed.
-_CHECK_SECONDS = 0.1
 
 
 async def find(request: Request, name: str) -> ServedModel:
@@ -120,43 +114,3 @@ async def _run_while_wanted(command: Sequence[str], *, unwanted: Coroutine[Any, 
     if process.returncode:
         raise FetchFailed(last_line(complaint), code="fetch_failed")
     return True
-
-
-def run_fetch(command: Sequence[str], *, check: Callable[[], None]) -> None:
-    """Download in a process of its own, from a worker's thread; `check` may raise to give up.
-
-    Raises FetchFailed.
-    """
-    deadline = time.monotonic() + FETCH_SECONDS_MAX
-    with subprocess.Popen(  # noqa: S603 -- our own command
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        try:
-            complaint = _await_end(process, deadline, check)
-        finally:
-            process.kill()
-    if complaint is None:
-        raise FetchFailed(
-            f"the download took longer than {FETCH_SECONDS_MAX} s", code="fetch_failed"
-        )
-    if process.returncode:
-        raise FetchFailed(last_line(complaint), code="fetch_failed")
-
-
-def _await_end(
-    process: subprocess.Popen[bytes], deadline: float, check: Callable[[], None]
-) -> bytes | None:
-    """Give what the process wrote to stderr; None if it does not end in time."""
-    while time.monotonic() < deadline:
-        check()
-        try:
-            return process.communicate(timeout=_CHECK_SECONDS)[1]
-        except subprocess.TimeoutExpired:
-            pass
-    return None
-
-
-def last_line(complaint: bytes) -> str:
-    """Give what a failed command said last: for people, and short."""
-    lines = complaint.decode(errors="replace").strip().splitlines() or ["no reason was told"]
-    return lines[-1][:500]

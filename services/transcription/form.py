@@ -41,7 +41,7 @@ from services.transcription.request import (
 _SPEECH_SECONDS_MAX = 30.0
 # The engine takes a number of tokens; to count those of a megabyte would take it seconds.
 _HOTWORDS_CHARACTERS_MAX = 2000
-_PROMPT_CHARACTERS_MAX = 64 * 1024
+PROMPT_CHARACTERS_MAX = 64 * 1024
 # Silero's own default, on both sides of a piece.
 _DEFAULT_PAD_MS = 400
 
@@ -152,6 +152,10 @@ class SpeechForm(BaseModel):
                 described.update({"type": "string"} if name in cls.objects else kind)
                 # Swagger fills in what it makes up ("string", 0) where there is no example.
                 described.setdefault("example", _EXAMPLES.get(name, ""))
+        for name in list(properties):
+            known = cls.unsupported.get(name.removesuffix("[]"))
+            if known is not None and not known.harmless:
+                properties.pop(name)
         tuning = {name: properties.pop(name) for name in list(properties) if name[:4] == "vad_"}
         schema["properties"] = {"file": FILE_SCHEMA, **properties, **tuning}
         schema["required"] = ["file", *schema.get("required", [])]
@@ -195,7 +199,7 @@ class TranslationForm(SpeechForm):
     )
     prompt: str | None = Field(
         default=None,
-        max_length=_PROMPT_CHARACTERS_MAX,
+        max_length=PROMPT_CHARACTERS_MAX,
         description="Text that precedes the recording: names, spelling, style.",
     )
     hotwords: str | None = Field(default=None, description="Words that are likely to be said.")

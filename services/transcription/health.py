@@ -44,6 +44,6 @@ async def ready(worker: AppWorker) -> dict[str, bool]:
 
 
 @router.get("/busy", summary="A request waits or runs")
-async def busy(worker: AppWorker) -> dict[str, bool]:
+async def busy(request: Request, worker: AppWorker) -> dict[str, bool]:
     """Tell whether stopping now would lose work."""
-    return {"busy": worker.busy}
+    return {"busy": worker.busy or request.app.state.is_busy()}

@@ -1,7 +1,11 @@
 """The Hugging Face Hub's cache, and the Hub's refusals in words for operators."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+
+# Read when the client is imported: it would tell the Hub which libraries are here.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 # Itself it loads nothing before it is used: the client behind it takes a tenth of a second.
 import huggingface_hub
@@ -65,7 +69,7 @@ def refusal(error: Exception, name: str, *, with_token: bool) -> str:
     from huggingface_hub import errors  # noqa: PLC0415 -- slow to import
 
     page = f"https://huggingface.co/{name}"
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = _status_of(error)
     if isinstance(error, errors.GatedRepoError) or status in (_UNAUTHORIZED, _FORBIDDEN):
         if not with_token:
             return (
@@ -74,10 +78,25 @@ def refusal(error: Exception, name: str, *, with_token: bool) -> str:
             )
         if status == _UNAUTHORIZED:
             return f"the Hub refuses the token: make a new one at {TOKENS_PAGE} and set HF_TOKEN"
+        if not isinstance(error, errors.GatedRepoError):
+            return (
+                f"the token may not read {name}: allow it to read gated repositories at"
+                f" {TOKENS_PAGE}"
+            )
         return (
             f"the conditions of {name} are not accepted by the token's account: accept them"
             f" at {page}"
         )
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         return f"{name} is not here, and the Hub cannot be reached"
-    return " ".join(str(error).split())[:500]
+    return f"{name} cannot be downloaded: {' '.join(str(error).split())[:500]}"
+
+
+def _status_of(error: BaseException | None) -> int | None:
+    """Give the status of the Hub's answer; the client may hide it behind an error of its own."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status is not None:
+            return int(status)
+        error = error.__cause__
+    return None

@@ -1,5 +1,6 @@
 """Which models are in memory: as many as a budget allows, the longest unused go first."""
 
+import gc
 import logging
 import time
 from collections import OrderedDict
@@ -58,6 +59,7 @@ class Residents(Generic[M]):
         """Let go of a model; False if it was not there."""
         found = self._models.pop(model_id, None) is not None
         self.ids = tuple(self._models)
+        gc.collect()  # PyTorch's models hold on to themselves
         give_back()
         return found
 

@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # Variables whose values are shown to nobody.
-_SECRETS = frozenset({"API_KEY"})
+_SECRETS = frozenset({"API_KEY", "HF_TOKEN", "HUGGINGFACE_TOKEN"})
 
 # What a browser sends as Origin: no path, no slash at the end.
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")

@@ -41,17 +41,16 @@ _TEXTS: dict[str, Any] = {
     "text/vtt": {"schema": {"type": "string"}, "example": _VTT},
     "text/tab-separated-values": {"schema": {"type": "string"}},
 }
-_STREAM: dict[str, Any] = {
-    "text/event-stream": {
-        # Of each event, as OpenAPI 3.1 has no word for a stream of them.
-        "schema": {
-            "type": "object",
-            "required": ["data"],
-            "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
-        },
-        "example": _EVENTS,
+
+
+def _stream(example: str) -> dict[str, Any]:
+    # Of each event, as OpenAPI 3.1 has no word for a stream of them.
+    schema = {
+        "type": "object",
+        "required": ["data"],
+        "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
     }
-}
+    return {"text/event-stream": {"schema": schema, "example": example}}
 
 
 def takes(form: type[SpeechForm]) -> dict[str, Any]:
@@ -60,14 +59,19 @@ def takes(form: type[SpeechForm]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def answers(body: type[BaseModel] | UnionType, *, stream: bool) -> dict[int | str, dict[str, Any]]:
-    """Describe the answers that carry a transcript; `body` is the model of those in JSON."""
+def answers(
+    body: type[BaseModel] | UnionType, *, events: str = ""
+) -> dict[int | str, dict[str, Any]]:
+    """Describe the answers that carry a transcript; `body` is the model of those in JSON.
+
+    `events` is an example of those by server-sent events, if there are any.
+    """
     return {
-        **refusals(404),
+        **refusals(404, 502),  # a service may download what is asked for
         200: {
             "description": "The words, in the format that was asked for.",
             "model": body,
-            "content": _TEXTS | (_STREAM if stream else {}),
+            "content": _TEXTS | (_stream(events) if events else {}),
         },
     }
 
@@ -95,7 +99,7 @@ def make_router(
         "/transcriptions",
         summary="Turn speech into text",
         openapi_extra=takes(transcription),
-        responses=answers(body | DiarizedTranscriptionBody if diarizes else body, stream=True),
+        responses=answers(body | DiarizedTranscriptionBody if diarizes else body, events=_EVENTS),
         response_class=Response,
     )
     async def create_transcription(request: Request, worker: AppWorker) -> Response:
@@ -106,7 +110,7 @@ def make_router(
         "/translations",
         summary="Turn speech of any language into English text",
         openapi_extra=takes(translation),
-        responses=answers(body, stream=False),
+        responses=answers(body),
         response_class=Response,
     )
     async def create_translation(request: Request, worker: AppWorker) -> Response:

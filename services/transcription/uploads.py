@@ -7,9 +7,9 @@ which an m4a whose index comes last needs.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.datastructures import UploadFile
@@ -28,6 +28,7 @@ from services.transcription.errors import (
 FIELDS_BYTES_MAX = 256 * 1024
 FIELD_BYTES_MAX = 64 * 1024
 FIELDS_MAX = 100
+LARGE_FIELDS_MAX = 4
 # What a telephone sends from where there is hardly a network. Who sends less keeps a place from
 # others with a trickle.
 RATE_BYTES_MIN = 2000
@@ -39,8 +40,13 @@ class UploadLimits:
 
     bytes_max: int  # of the recording
     silence_seconds_max: float
-    field_bytes_max: int = FIELD_BYTES_MAX
-    fields_bytes_max: int = FIELDS_BYTES_MAX
+    # Fields that may hold more than others, each time they are sent: bytes, by name.
+    large_fields: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def fields_bytes_max(self) -> int:
+        """What all fields may hold; a large one may come `LARGE_FIELDS_MAX` times."""
+        return FIELDS_BYTES_MAX + LARGE_FIELDS_MAX * sum(self.large_fields.values())
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ async def receive_upload(
         _limited(request, limits),
         max_files=1,
         max_fields=FIELDS_MAX,
-        max_part_size=limits.field_bytes_max,
+        max_part_size=max(FIELD_BYTES_MAX, *limits.large_fields.values(), 0),
+        fields_bytes_max=limits.fields_bytes_max,
     )
     try:
         try:
@@ -96,7 +103,23 @@ async def until_any(*ends: Coroutine[Any, Any, object]) -> None:
 
 
 class _FormParser(MultiPartParser):
-    """Starlette's parser, which by itself forgets the file of a part that never ends."""
+    """Starlette's parser, which by itself forgets the file of a part that never ends.
+
+    It holds fields in memory; here all of them together have a limit.
+    """
+
+    def __init__(self, *arguments: Any, fields_bytes_max: int, **options: Any) -> None:  # noqa: ANN401 -- Starlette's
+        super().__init__(*arguments, **options)
+        self._fields_bytes_max = fields_bytes_max
+        self._fields_bytes = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Take a piece of a part."""
+        if self._current_part.file is None:
+            self._fields_bytes += end - start
+            if self._fields_bytes > self._fields_bytes_max:
+                raise MultiPartException(_larger(self._fields_bytes_max))
+        super().on_part_data(data, start, end)
 
     @property
     def _charset(self) -> str:
@@ -165,16 +188,18 @@ def _read_form(
             code="missing_required_parameter",
         )
     file = files[0][1]
-    if sum(len(name) + len(value) for name, value in fields) > limits.fields_bytes_max:
-        raise InvalidRequest(
-            f"form: its fields beside the file are larger than {limits.fields_bytes_max} bytes",
-            code="invalid_form",
-        )
+    small = [each for each in fields if each[0].partition("[")[0] not in limits.large_fields]
+    if sum(len(name) + len(value) for name, value in small) > FIELDS_BYTES_MAX:
+        raise InvalidRequest(f"form: {_larger(FIELDS_BYTES_MAX)}", code="invalid_form")
     file_bytes = file.size or 0
     if file_bytes > limits.bytes_max:
         raise _too_large(limits)
     raw = raw_audio(file.content_type or "", file.filename or "")
     return Upload(fields=fields, recording=Recording(file.file, raw), file_bytes=file_bytes)
+
+
+def _larger(bytes_max: int) -> str:
+    return f"its fields beside the file are larger than {bytes_max} bytes"
 
 
 def _too_large(limits: UploadLimits) -> UploadTooLarge:

@@ -5,6 +5,7 @@ library would download them when they are first loaded, in the midst of a reques
 of time; here it is given nothing that is not on the disk.
 """
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,14 @@ import torchaudio
 from transformers.utils.logging import disable_progress_bar
 from whisperx import alignment
 
-from services.transcription.hub import cache_folder, repository_folder, snapshot
+from services.transcription.hub import (
+    cache_folder,
+    fetch_snapshot,
+    repository_folder,
+    snapshot,
+)
+
+log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 _WEIGHTS = (".bin", ".pth", ".pt", ".safetensors")
@@ -43,6 +51,8 @@ class Aligners:
 
     def __init__(self, folder: str, cache: Path | None = None) -> None:
         self._folder = Path(folder).expanduser() if folder else None
+        if self._folder and not self._folder.is_dir():
+            log.warning("ALIGN_FOLDER: %s is no folder", self._folder)
         self._cache = cache or cache_folder()
 
     def find(self, language: str) -> Path:
@@ -50,18 +60,21 @@ class Aligners:
         if self._folder and (self._folder / language / CONFIG).is_file():
             return self._folder / language
         if language in alignment.DEFAULT_ALIGN_MODELS_TORCH:
-            file = _torch_file(language)
+            found = _torch_file(language)
+            there = found.is_file()
         elif language in alignment.DEFAULT_ALIGN_MODELS_HF:
-            repository = repository_folder(alignment.DEFAULT_ALIGN_MODELS_HF[language], self._cache)
-            file = snapshot(repository) / CONFIG
+            name = alignment.DEFAULT_ALIGN_MODELS_HF[language]
+            found = snapshot(repository_folder(name, self._cache))
+            # The weights come last; a download that broke off left the rest.
+            there = bool(_weights(found))
         else:
             raise NoAlignerError(
                 f"there is no aligner for {language!r}: words have no times of their own"
                 f" (a folder ALIGN_FOLDER/{language} would be one)"
             )
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} is not there")
-        return file.parent if file.name == CONFIG else file
+        if not there:
+            raise FileNotFoundError(f"{found} is not there, or not complete")
+        return found
 
     def size_bytes(self, language: str) -> int:
         """Give about what an aligner takes in memory."""
@@ -69,8 +82,7 @@ class Aligners:
         if found.is_file():
             return found.stat().st_size
         # A folder may hold the same weights in two formats; one is loaded.
-        weights = [file.stat().st_size for file in found.iterdir() if file.suffix in _WEIGHTS]
-        return max(weights, default=0)
+        return max((file.stat().st_size for file in _weights(found)), default=0)
 
     def load(self, language: str, device: str) -> Aligner:
         """Load an aligner from the disk."""
@@ -96,7 +108,16 @@ def fetch_aligner(language: str) -> None:
         raise NoAlignerError(
             f"there is no aligner for {language!r}; use one of: {', '.join(known)}"
         )
+    if language in alignment.DEFAULT_ALIGN_MODELS_HF:
+        # It fails at once where nobody answers; transformers asks for minutes, for file after file.
+        fetch_snapshot(alignment.DEFAULT_ALIGN_MODELS_HF[language], patterns=[CONFIG])
     alignment.load_align_model(language, "cpu")
+
+
+def _weights(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [file for file in folder.iterdir() if file.suffix in _WEIGHTS and file.is_file()]
 
 
 def _torch_file(language: str) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse
 
 from services.transcription.audio import RawAudio, Recording
 from services.transcription.errors import refusals
@@ -36,10 +36,7 @@ _RAW = RawAudio("s16le")
 _ANSWER = {
     "model": AsrBody,
     "headers": {"Asr-Engine": {"schema": {"type": "string"}}},
-    "content": {
-        media_type: {"schema": {"type": "string"}}
-        for media_type in ("text/plain", "text/vtt", "text/tab-separated-values")
-    },
+    "content": {"text/plain": {"schema": {"type": "string"}}},
 }
 _TAKES: dict[str, Any] = {
     "requestBody": {
@@ -65,6 +62,12 @@ router = APIRouter(
 )
 
 
+@router.get("/", include_in_schema=False)
+async def show_docs() -> RedirectResponse:
+    """Lead people to the page that shows what can be asked."""
+    return RedirectResponse("docs")
+
+
 @router.post(
     "/asr",
     summary="Turn speech into text",
@@ -80,9 +83,13 @@ async def transcribe(
     task: Task = "transcribe",
     language: str | None = None,
     initial_prompt: str | None = None,
+    hotwords: str | None = None,
+    model: Annotated[str, Query(description="A size (`base`). Default: as configured.")] = "",
     vad_filter: Annotated[bool | None, Query(description="It is always on.")] = None,  # noqa: ARG001 -- see its description
     word_timestamps: bool = False,
     diarize: bool = False,
+    enable_diarization: Annotated[bool, Query(description="As `diarize`.")] = False,
+    num_speakers: Speakers = None,
     min_speakers: Speakers = None,
     max_speakers: Speakers = None,
     output: Output = "txt",
@@ -92,7 +99,10 @@ async def transcribe(
         "task": task,
         "language": language,
         "prompt": initial_prompt,
-        "diarize": diarize,
+        "hotwords": hotwords,
+        "model": model,
+        "diarize": diarize or enable_diarization,
+        "num_speakers": num_speakers,
         "min_speakers": min_speakers,
         "max_speakers": max_speakers,
         "words": word_timestamps,

@@ -16,17 +16,17 @@ with warnings.catch_warnings(action="ignore"):
     from whisperx import vads
 
 from services.diarization.diarizer import Diarizer
-from services.diarization.provision import Provision
+from services.diarization.provision import Provision, UnavailableError
 from services.faster_whisper.library import Library
 from services.faster_whisper.speech import find_speech
 from services.transcription.audio import SAMPLE_RATE, Recording, decode_audio, split_at_pauses
+from services.transcription.downloads import Downloads
 from services.transcription.engine import Report, Span
 from services.transcription.errors import (
     FetchFailed,
     load_failed,
     work_failed,
 )
-from services.transcription.fetching import run_fetch
 from services.transcription.hub import is_offline
 from services.transcription.memory import give_back
 from services.transcription.request import SpeakerTuning, TranscriptionRequest, VadTuning
@@ -58,6 +58,7 @@ class WhisperxEngine:
         settings: Settings,
         library: Library,
         provision: Provision,
+        downloads: Downloads,
         *,
         on_load: Callable[[str, float, Exception | None], None] = lambda *_: None,
     ) -> None:
@@ -66,7 +67,8 @@ class WhisperxEngine:
         self._may_fetch = settings.whisper.fetch != "none"
         self._aligners = Aligners(settings.align_folder)
         self._provision = provision
-        self._speaking = Speaking(settings, provision, self._diarizer)
+        self._downloads = downloads
+        self._speaking = Speaking(settings, self._diarizer)
         torch.set_num_threads(settings.whisper.cpu_threads or default_threads())
         self.device = _device(settings.whisper.inference_device)
         self._detector = vads.Pyannote(
@@ -116,23 +118,17 @@ class WhisperxEngine:
         report: Report,
     ) -> Transcript:
         """Give the words of an uploaded file, with times and speakers as far as they can be had."""
+        if request.response_format == "rttm":  # which has no room for words
+            return self.diarize(recording, request.speakers or SpeakerTuning(), cancellation)
         job = Job(cancellation, report)
         samples = self._decode(recording, cancellation)
         known = decode_known(request.speakers, cancellation.check)
-        job.advance("load", 0)
-        hearing = self._hearing(request.model)
-        job.advance("load", 100)
         try:
-            passages, language = hearing.hear(
-                samples,
-                request,
-                advance=lambda percent: job.advance("transcribe", percent),
-                found=lambda passage: report(unaligned(passage)),
-            )
+            passages, language = self._hear(job, samples, request, report)
             segments = self._align(job, samples, passages, language, request)
             turns: tuple[Turn, ...] | None = None
             if request.speakers is not None:
-                turns, segments = self._speaking.attribute(
+                turns, segments = self._speaking.tell(
                     job, samples, segments, request.speakers, known
                 )
         except (RuntimeError, MemoryError) as error:
@@ -154,8 +150,10 @@ class WhisperxEngine:
         job = Job(cancellation, lambda _reported: None)
         samples = self._decode(recording, cancellation)
         known = decode_known(tuning, cancellation.check)
-        turns, _ = self._speaking.attribute(job, samples, (), tuning, known)
-        self._give_back_memory()
+        try:
+            turns, _ = self._speaking.tell(job, samples, (), tuning, known)
+        finally:
+            self._give_back_memory()
         return Transcript(
             segments=(),
             language=None,
@@ -177,13 +175,30 @@ class WhisperxEngine:
         samples = self._decode(recording, cancellation)
         hearing = self._hearing(self._library.default.id)
         _, stretch = next(split_at_pauses(samples))
-        return hearing.detect_language(stretch, TranscriptionRequest(model=""))
+        try:
+            return hearing.detect_language(stretch, TranscriptionRequest(model=""))
+        except (RuntimeError, MemoryError) as error:
+            raise work_failed(error) from error
 
     def _decode(self, recording: Recording, cancellation: Cancellation) -> Samples:
         return decode_audio(
             recording,
             seconds_max=self._settings.max_audio_seconds,
             check=cancellation.check,
+        )
+
+    def _hear(
+        self, job: Job, samples: Samples, request: TranscriptionRequest, report: Report
+    ) -> tuple[list[Passage], str | None]:
+        """Give what is said; holds on to no model, so that the aligner may take its room."""
+        job.advance("load", 0)
+        hearing = self._hearing(request.model)
+        job.advance("load", 100)
+        return hearing.hear(
+            samples,
+            request,
+            advance=lambda percent: job.advance("transcribe", percent),
+            found=lambda passage: report(unaligned(passage)),
         )
 
     def _align(
@@ -210,7 +225,12 @@ class WhisperxEngine:
         segments: list[Segment] = []
         failed = 0
         for number, (passage, whole) in enumerate(zip(passages, as_heard, strict=True), start=1):
-            found = align(passage, aligner, _sound(samples, passage))
+            try:
+                found = align(passage, aligner, _sound(samples, passage))
+            except (RuntimeError, MemoryError) as error:
+                told = work_failed(error).message
+                job.warn("alignment_failed", f"not all words have times of their own: {told}")
+                return (*segments, *as_heard[number - 1 :])
             failed += found is None
             segments += found or (whole,)
             job.advance("align", 100.0 * number / len(passages))
@@ -222,8 +242,18 @@ class WhisperxEngine:
             )
         return tuple(segments)
 
-    def _diarizer(self) -> Diarizer:
-        diarizer = self._residents.get(_SPEAKERS)
+    def _diarizer(self, check: Callable[[], None]) -> Diarizer:
+        """Give the pipeline, downloaded if it must be; raises UnavailableError."""
+        if _SPEAKERS not in self._residents:
+            self._provision.make_ready(check)
+        try:
+            diarizer = self._residents.get(_SPEAKERS)
+        except Exception as error:
+            code = load_failed(error, _SPEAKERS).code
+            told = f"the pipeline could not be loaded, see the service's log: {code}"
+            self._provision.report_failure(told)
+            raise UnavailableError(told) from error
+        self._provision.report_failure(None)
         assert isinstance(diarizer, Diarizer), diarizer
         return diarizer
 
@@ -246,7 +276,7 @@ class WhisperxEngine:
                 raise NoAlignerError(
                     f"the aligner for {language!r} is not here; {ahead} downloads it"
                 ) from None
-            run_fetch(command, check=check)
+            self._downloads.fetch(f"the aligner for {language!r}", command, check=check)
         try:
             aligner = self._residents.get(_ALIGNER + language)
         except Exception as error:

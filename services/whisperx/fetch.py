@@ -9,6 +9,7 @@ downloaded before is kept.
 """
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,8 @@ import click
 
 from services.faster_whisper.fetch import fetch_models
 from services.transcription.app import TELEMETRY_OFF
+
+_SILENCE_SECONDS = 60.0
 
 
 @click.command(help=__doc__)
@@ -61,8 +64,11 @@ def _fetch_aligner(language: str) -> str:
         fetch_aligner,
     )
 
+    # torchaudio's downloads have no limit of their own to how long nothing comes.
+    socket.setdefaulttimeout(_SILENCE_SECONDS)
     try:
-        enable_progress_bar()
+        if sys.stderr.isatty():
+            enable_progress_bar()
         fetch_aligner(language)
     except NoAlignerError as error:
         raise SystemExit(str(error)) from None

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
+from services.transcription.answers import ANONYMOUS
 from services.transcription.fields import (
     UNSUPPORTED,
     UNSUPPORTED_SAMPLING,
@@ -15,23 +16,36 @@ from services.transcription.fields import (
     from_json,
     invalid,
 )
-from services.transcription.form import SpeechForm, TranscriptionForm, TranslationForm
+from services.transcription.form import (
+    PROMPT_CHARACTERS_MAX,
+    SpeechForm,
+    TranscriptionForm,
+    TranslationForm,
+)
 from services.transcription.formats import ALL_FORMATS, ResponseFormat
 from services.transcription.request import KnownSpeaker, SpeakerTuning, TranscriptionRequest
 
 _SPEAKERS_MAX = 50
 # OpenAI's own limit.
 _KNOWN_MAX = 4
-# Four references of half a minute, 16 kHz and 16 bits, in base64.
-FIELD_BYTES_MAX = 2_000_000
-FIELDS_BYTES_MAX = 8_000_000
+# It is repeated with every word.
+_NAME_CHARACTERS_MAX = 100
+# Half a minute, 16 kHz and 16 bits, in base64.
+REFERENCE_BYTES_MAX = 1_500_000
 
+_TEMPERATURE: float = Field(
+    default=0, ge=0, le=1, description="0: whisperX decodes by beam search."
+)
+_VAD_FILTER: bool | None = Field(default=None, description="It is always on: `false` is refused.")
 _COUNT = Field(default=None, ge=1, le=_SPEAKERS_MAX)
 _SPEAKER_FORMATS = ("diarized_json", "rttm")
 
 # What whisperX has not, beyond the sampling: it decodes windows side by side, by beam search.
 _UNSUPPORTED = {
     **UNSUPPORTED_SAMPLING,
+    "include": Unsupported(
+        frozenset(), "whisperX tells no log probabilities; services/faster_whisper does"
+    ),
     "temperature": Unsupported(
         frozenset({"0", "0.0"}), "whisperX decodes by beam search; services/faster_whisper samples"
     ),
@@ -88,6 +102,12 @@ class SpeakersForm(SpeechForm):
             raise invalid("known_speaker_names", names, allowed)
         if len(set(names)) < len(names):
             raise invalid("known_speaker_names", names, "each name once")
+        for name in names:
+            if len(name) > _NAME_CHARACTERS_MAX:
+                allowed = f"at most {_NAME_CHARACTERS_MAX} characters are taken"
+                raise invalid("known_speaker_names", name, allowed)
+            if ANONYMOUS.fullmatch(name):
+                raise invalid("known_speaker_names", name, "those without a name are called so")
         return SpeakerTuning(
             count=self.num_speakers,
             count_min=self.min_speakers,
@@ -123,11 +143,13 @@ class WhisperxForm(SpeakersForm, TranscriptionForm):
     formats: ClassVar[Sequence[ResponseFormat]] = ALL_FORMATS
     streamed_formats: ClassVar[Sequence[ResponseFormat]] = ("json", "text", "diarized_json")
 
+    temperature: float = _TEMPERATURE
+    vad_filter: bool | None = _VAD_FILTER
     diarize: bool | None = Field(
         default=None,
         validation_alias=AliasChoices("diarize", "enable_diarization"),
-        description="Tell who speaks. What needs speakers implies it: `diarized_json`, `rttm`,"
-        " `num_speakers`, known voices.",
+        description="Tell who speaks (`enable_diarization` is taken, too). What needs speakers"
+        " implies it: `diarized_json`, `rttm`, `num_speakers`, known voices.",
     )
     align: bool = Field(
         default=True, description="Find the times of words by the sound; `false` is faster."
@@ -148,6 +170,9 @@ class WhisperxForm(SpeakersForm, TranscriptionForm):
 class WhisperxTranslationForm(TranslationForm):
     """The fields of POST /v1/audio/translations on this service."""
 
+    temperature: float = _TEMPERATURE
+    vad_filter: bool | None = _VAD_FILTER
+
     unsupported: ClassVar[dict[str, Unsupported]] = {
         **TranslationForm.unsupported,
         **_UNSUPPORTED,
@@ -163,7 +188,10 @@ class OlderForm(WhisperxForm):
 
     model: str = Field(default="", description="A size (`base`). Default: as configured.")
     prompt: str | None = Field(
-        default=None, validation_alias=AliasChoices("prompt", "initial_prompt")
+        default=None,
+        max_length=PROMPT_CHARACTERS_MAX,
+        validation_alias=AliasChoices("prompt", "initial_prompt"),
+        description="Text that precedes the recording; `initial_prompt` is taken, too.",
     )
     words: bool = Field(default=False, description="Add the words, with times and speakers.")
     stream: bool = Field(

@@ -68,7 +68,8 @@ class Hearing:
         """Give what is said in int16 [samples], mono, 16 kHz, and in which language.
 
         `advance` is told the per cent that are done, and may raise to give up; `found` is told
-        each passage as soon as it is heard. The language is None where nobody speaks.
+        each passage, some minutes of them together, for so whisperX gives them. The language is
+        None where nobody speaks.
         """
         self.abilities.check(request)
         self._pipe.options = replace(
@@ -93,12 +94,15 @@ class Hearing:
         return passages, language
 
     def detect_language(self, samples: Samples, request: TranscriptionRequest) -> tuple[str, float]:
-        """Give the likeliest language of what is said, and how likely it is (0..1)."""
+        """Give the likeliest language of what is said, and how likely it is (0..1).
+
+        Where nobody speaks, none is likely: that is 0.
+        """
         heard = spoken(samples, request.vad)
         told = self.abilities.probabilities(heard if len(heard) else samples)
         allowed = request.languages or tuple(told)
         chosen = max(allowed, key=lambda code: told.get(code, 0.0))
-        return chosen, told.get(chosen, 0.0)
+        return chosen, told.get(chosen, 0.0) if len(heard) else 0.0
 
     def _transcribe(
         self,

@@ -18,7 +18,9 @@ class Job:
         """Tell a client how far its job is, unless it has gone; each per cent once."""
         self.check()
         progress = Progress(phase, float(int(percent)))
-        if progress != self._told:
+        told = self._told
+        # What is begun again does not run backwards.
+        if told is None or phase != told.phase or progress.percent > told.percent:
             self._told = progress
             self._report(progress)
 

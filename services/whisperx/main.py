@@ -11,12 +11,12 @@ from services.diarization.provision import Provision
 from services.faster_whisper.library import Library
 from services.transcription.app import Service, configure_logging
 from services.transcription.app import create_app as create_speech_app
+from services.transcription.downloads import Downloads
 from services.transcription.engine import Engine
 from services.transcription.metrics import Metrics
 from services.whisperx import asr, routes
 from services.whisperx.form import (
-    FIELD_BYTES_MAX,
-    FIELDS_BYTES_MAX,
+    REFERENCE_BYTES_MAX,
     WhisperxForm,
     WhisperxTranslationForm,
 )
@@ -36,26 +36,32 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings.from_environment()
     configure_logging(settings.log_level)
     library = Library(settings.whisper)
-    provision = Provision(settings, may_fetch=settings.whisper.fetch != "none")
+    downloads = Downloads()
+    provision = Provision(settings, downloads, may_fetch=settings.whisper.fetch != "none")
     catalogue = library.catalogue(fetches_unasked=True)
     service = Service(
         title="WhisperX API (words, times and speakers)",
         description=DESCRIPTION,
         version=version("whisperx"),
         catalogue=catalogue,
-        load=lambda metrics: load_engine(settings, library, provision, metrics),
+        load=lambda metrics: load_engine(settings, library, provision, downloads, metrics),
         transcription_form=WhisperxForm,
         translation_form=WhisperxTranslationForm,
         routers=(routes.router, asr.router),
         state={"provision": provision},
-        field_bytes_max=FIELD_BYTES_MAX,
-        fields_bytes_max=FIELDS_BYTES_MAX,
+        is_busy=lambda: downloads.busy,
+        stop=downloads.stop,
+        large_fields={"known_speaker_references": REFERENCE_BYTES_MAX},
     )
     return create_speech_app(service, settings)
 
 
 def load_engine(
-    settings: Settings, library: Library, provision: Provision, metrics: Metrics
+    settings: Settings,
+    library: Library,
+    provision: Provision,
+    downloads: Downloads,
+    metrics: Metrics,
 ) -> Engine:
     """Load the default model; called in the worker's thread."""
     # PyTorch and CTranslate2 have OpenMP threads of their own, which otherwise spin while they
@@ -67,7 +73,7 @@ def load_engine(
 
     log.info("imported seconds=%.2f", time.monotonic() - began)
     library.fetch_default()
-    return WhisperxEngine(settings, library, provision, on_load=metrics.model_loaded)
+    return WhisperxEngine(settings, library, provision, downloads, on_load=metrics.model_loaded)
 
 
 app = create_app()

@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse
 
 from services.diarization.provision import Provision
 from services.faster_whisper.library import short_name
+from services.transcription.answers import DiarizedTranscriptionBody, VerboseTranscriptionBody
 from services.transcription.errors import ModelNotFound, refusals
 from services.transcription.events import Result
 from services.transcription.health import AppWorker
@@ -43,6 +44,10 @@ if TYPE_CHECKING:  # it takes seconds to import, in the worker's thread
 
 router = APIRouter(responses=refusals(401))
 
+_EVENTS = (
+    'data: {"type":"progress","phase":"transcribe","percent":40.0}\n\n'
+    'data: {"type":"done","transcript":"three one four one five nine", …}\n\n'
+)
 _UPLOADING = refusals(400, 404, 408, 413, 415, 429, 500, 502, 503)
 
 
@@ -51,7 +56,8 @@ _UPLOADING = refusals(400, 404, 408, 413, 415, 429, 500, 502, 503)
     tags=["audio"],
     summary="Who said what, and when",
     openapi_extra=takes(OlderForm),
-    responses=_UPLOADING | answers(SuperBody, stream=True),
+    responses=_UPLOADING
+    | answers(SuperBody | VerboseTranscriptionBody | DiarizedTranscriptionBody, events=_EVENTS),
     response_class=Response,
 )
 async def transcribe(request: Request, worker: AppWorker) -> Response:
@@ -88,9 +94,9 @@ async def diarize(request: Request, worker: AppWorker) -> Response:
         form = DiarizationForm.parse(upload.fields)
         tuning = form.tuning()
         provision: Provision = request.app.state.provision
-        if form.model not in ("", provision.source.model):
+        if form.model not in ("", provision.source.name):
             raise ModelNotFound(
-                f"the model {form.model[:100]!r} is not here; use {provision.source.model!r}",
+                f"the model {form.model[:100]!r} is not here; use {provision.source.name!r}",
                 param="model",
                 code="model_not_found",
             )
@@ -127,7 +133,7 @@ async def status(request: Request, worker: AppWorker) -> StatusBody:
         models=list(engine.resident()) if engine else [],
         aligners=engine.aligners() if engine else [],
         diarization=SpeakersStatus(
-            available=speakers.available, model=provision.source.model, reason=speakers.reason
+            available=speakers.available, model=provision.source.name, reason=speakers.reason
         ),
     )
 

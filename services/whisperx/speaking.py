@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.diarization.diarizer import Diarization, Diarizer
-from services.diarization.provision import Provision, UnavailableError
+from services.diarization.provision import UnavailableError
 from services.diarization.settings import DiarizationSettings
 from services.diarization.speakers import attribute, name_voices, rename
 from services.transcription.audio import SAMPLE_RATE, Recording, decode_audio
@@ -26,16 +26,19 @@ _KNOWN_SECONDS = (1.0, 30.0)  # of the recording of a voice that a client knows
 
 
 class Speaking:
-    """Tells who speaks; `get` gives the pipeline, loaded if it was not."""
+    """Tells who speaks.
+
+    `get` gives the pipeline, downloaded and loaded if it must be, or raises UnavailableError; it is
+    given what may raise to give up.
+    """
 
     def __init__(
-        self, settings: DiarizationSettings, provision: Provision, get: Callable[[], Diarizer]
+        self, settings: DiarizationSettings, get: Callable[[Callable[[], None]], Diarizer]
     ) -> None:
         self._settings = settings
-        self._provision = provision
         self._get = get
 
-    def attribute(
+    def tell(
         self,
         job: Job,
         samples: Samples,
@@ -67,6 +70,11 @@ class Speaking:
             return None, tuple(segments)
         if not found.counted:
             job.warn("speaker_count_not_met", "there are fewer voices than speakers asked for")
+        if any(segment.words is None for segment in segments):
+            job.warn(
+                "speakers_by_passage",
+                "where words have no times, a whole passage has the speaker of most of it",
+            )
         exclusive = rename(found.exclusive, names)
         return rename(found.turns, names), attribute(segments, exclusive)
 
@@ -74,8 +82,7 @@ class Speaking:
         self, job: Job, samples: Samples, tuning: SpeakerTuning, known: dict[str, Samples]
     ) -> tuple[Diarization, dict[str, str]]:
         """Give who speaks when, and the names of those whom the client knows."""
-        self._provision.make_ready(job.check)
-        diarizer = self._get()
+        diarizer = self._get(job.check)
         found = diarizer.diarize(
             samples,
             tuning,
@@ -83,10 +90,10 @@ class Speaking:
             report=lambda percent: job.advance("diarize", percent),
         )
         voices = {}
-        for name, recording in known.items():
+        for number, (name, recording) in enumerate(known.items(), start=1):
             voice = diarizer.voice(recording, check=job.check)
             if voice is None:
-                job.warn("no_voice", f"the recording of {name[:100]!r} holds no voice")
+                job.warn("no_voice", f"the recording of known speaker {number} holds no voice")
             else:
                 voices[name] = voice
         alike = self._settings.diar_same_speaker
@@ -102,7 +109,7 @@ def decode_known(tuning: SpeakerTuning | None, check: Callable[[], None]) -> dic
         try:
             samples = decode_audio(recording, seconds_max=longest, check=check)
         except ApiError as error:
-            told = error.message.removeprefix("file: ")
+            told = error.message.removeprefix("file: ").removesuffix(" (MAX_AUDIO_SECONDS)")
             raise _bad_reference(person.name, told) from error
         if len(samples) < shortest * SAMPLE_RATE:
             raise _bad_reference(person.name, f"is shorter than {shortest:g} s")

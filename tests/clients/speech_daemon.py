@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from tests.daemon import ROOT, Daemon, free_port
-from tests.services.speech_server import DIGITS
+from tests.services.speech_server import FASTER_WHISPER, SpeechService
 
-UVICORN = ("{python}", "-m", "uvicorn", "services.faster_whisper.main:app", "--host", "127.0.0.1")
+UVICORN = ("{python}", "-m", "uvicorn", "--host", "127.0.0.1", "--port", "{port}")
 
 
-def speech(environment: dict[str, str] | None = None, **keys: Any) -> dict[str, Any]:
+def speech(
+    environment: dict[str, str] | None = None,
+    service: SpeechService = FASTER_WHISPER,
+    **keys: Any,
+) -> dict[str, Any]:
     """Return the map's entry of a service with a door of its own, which needs no host name."""
-    known = {
-        "WHISPER__MODEL": str(DIGITS / "model"),
-        "WHISPER__INFERENCE_DEVICE": "cpu",
-        "WHISPER__CPU_THREADS": "1",
-    }
     return {
-        "command": [*UVICORN, "--port", "{port}"],
+        "command": [*UVICORN, service.app],
         "directory": str(ROOT),
-        "environment": {**known, **(environment or {})},
+        "environment": {**service.environment, **(environment or {})},
         "listen": f"127.0.0.1:{free_port()}",
         "ready": "/ready",
         "busy": "/busy",

@@ -62,7 +62,7 @@ async def test_sigterm_finishes_streams_and_who_waits(server):
 
     assert '"type":"transcript.text.done"' in events[-1]
     assert [answer.status_code for answer in served] == [200, 200]
-    assert list(server.temporary.iterdir()) == []
+    assert server.files_left() == []
     with pytest.raises(httpx.ConnectError):
         httpx.get(server.url + "/health")
 

@@ -19,7 +19,12 @@ FRENCH_WORDS = (DIGITS / "french.txt").read_text().strip()
 
 def recording_samples() -> NDArray[np.int16]:
     """The recording's samples, mono, 16 kHz."""
-    with wave.open(io.BytesIO(RECORDING)) as file:
+    return wav_samples(RECORDING)
+
+
+def wav_samples(recording: bytes) -> NDArray[np.int16]:
+    """The samples of a WAV file, mono, 16 kHz."""
+    with wave.open(io.BytesIO(recording)) as file:
         assert (file.getframerate(), file.getnchannels()) == (SAMPLE_RATE, 1)
         return np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16)
 

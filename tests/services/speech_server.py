@@ -27,6 +27,13 @@ class SpeechService:
     name: str
     app: str
     environment: dict[str, str] = field(default_factory=dict)
+    # What OpenAI's API has, and not every engine: "temperature", "logprobs".
+    abilities: frozenset[str] = frozenset()
+    # Of a recording that keeps the tiny model at work for several seconds, and a shorter one.
+    long_seconds: float = 420.0
+    shorter_seconds: float = 120.0
+    # The fields with which the tiny model hears a long recording as well as a short one.
+    long_fields: dict[str, str] = field(default_factory=dict)
 
 
 FASTER_WHISPER = SpeechService(
@@ -38,6 +45,7 @@ FASTER_WHISPER = SpeechService(
         # Half of a small machine is left to the test itself.
         "WHISPER__CPU_THREADS": "1",
     },
+    abilities=frozenset({"logprobs", "temperature"}),
 )
 
 
@@ -45,6 +53,7 @@ FASTER_WHISPER = SpeechService(
 class SpeechServer:
     """A running service."""
 
+    service: SpeechService
     process: subprocess.Popen[bytes]
     url: str
     temporary: Path  # its $TMPDIR
@@ -66,6 +75,11 @@ class SpeechServer:
             if target.startswith(str(self.temporary)):
                 found.append(size)
         return found
+
+    def files_left(self) -> list[Path]:
+        """Give what is in its temporary folder; libraries leave folders and empty files."""
+        files = (path for path in self.temporary.rglob("*") if path.is_file())
+        return [path for path in files if path.stat().st_size]
 
     def await_upload(self, size: int) -> None:
         """Wait until it has received a recording of this size: then it is in the line."""
@@ -109,7 +123,7 @@ def run_server(
         )
     try:
         url = _await_url(process, log)
-        server = SpeechServer(process=process, url=url, temporary=temporary, log=log)
+        server = SpeechServer(service, process=process, url=url, temporary=temporary, log=log)
         wait_for(lambda: httpx.get(url + "/ready").is_success, START_SECONDS_MAX, "/ready")
         yield server
     finally:

@@ -11,11 +11,11 @@ import httpx
 import numpy as np
 import pytest
 
-from services.faster_whisper.engine import WhisperEngine, _failure
+from services.faster_whisper.engine import WhisperEngine
 from services.faster_whisper.library import Library
 from services.faster_whisper.settings import WhisperSettings
 from services.transcription.audio import Recording
-from services.transcription.errors import EngineError, InvalidRequest
+from services.transcription.errors import EngineError, InvalidRequest, work_failed
 from services.transcription.request import TranscriptionRequest, VadTuning
 from services.transcription.worker import Cancellation, Cancelled
 from tests.services.sounds import (
@@ -112,7 +112,7 @@ def test_a_cancelled_job_ends_before_the_words(engine):
 )
 def test_a_failure_of_the_model_is_final(error, code):
     """Retries would fail alike, so the client is told not to; the inside stays in the log."""
-    failure = _failure(error)
+    failure = work_failed(error)
 
     assert (failure.code, failure.status, failure.worth_retrying) == (code, 500, False)
     assert "CUBLAS" not in failure.message

@@ -4,39 +4,34 @@ schemathesis makes the requests up: right ones, nearly right ones, and wrong one
 in every run. A failure prints the request that failed, as a curl command.
 """
 
-import io
 import json
-import zipfile
-from collections import Counter
 from collections.abc import Iterator
 
 import httpx
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from schemathesis import APIOperation, BaseSchema, Case, GenerationMode
-from schemathesis.checks import CheckFunction, not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
+from schemathesis import BaseSchema, GenerationMode
 from schemathesis.transport.serialization import Binary
 
 from services.transcription.formats import FORMATS
-from tests.services.sounds import RECORDING, WORDS, encode, recording_samples
+from tests.services.fuzzing import (
+    CHECKS,
+    PNG,
+    SHORT_RECORDING,
+    Meaning,
+    assert_no_field_is_null,
+    assert_successes_are_documented,
+    find,
+    load_api,
+    operations,
+    responses,
+    try_limits,
+    try_many,
+    zip_archive,
+)
+from tests.services.sounds import RECORDING, WORDS
 from tests.services.speech_server import FASTER_WHISPER, SpeechServer, run_server
 
 LIMITS = {"MAX_WAITING": "64", "MAX_UPLOAD": "1MB", "WHISPER__FETCH": "none"}
-CHECKS: list[CheckFunction] = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
 OPERATIONS = [
     "GET /api/ps",
     "DELETE /api/ps/{name}",
@@ -54,37 +49,17 @@ OPERATIONS = [
 ]
 AUDIO_OPERATIONS = [label for label in OPERATIONS if "/v1/audio/" in label]
 
-# Small, for it stands in every failure that is printed.
-SHORT_RECORDING = encode(recording_samples(), "mp3", "libmp3lame", rate=24_000)
-PNG = (
-    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\6\0\0\0\x1f\x15\xc4\x89"
-    b"\0\0\0\nIDATx\x9cc\0\1\0\0\5\0\1\r\n-\xb4\0\0\0\0IEND\xaeB`\x82"
-)
-
-
-def zip_archive() -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr("recording.wav", b"RIFF")
-    return target.getvalue()
-
-
-FILES = st.one_of(
-    st.just(SHORT_RECORDING),
-    st.sampled_from([SHORT_RECORDING[: len(SHORT_RECORDING) // 2], RECORDING[:44], RECORDING[:20]]),
-    st.sampled_from([b"", zip_archive(), PNG]),
-    st.binary(max_size=300),
-)
-
 # Where the document allows any text, and only some of it means something.
-MEANINGFUL = {
-    "model": [*["model", "whisper-1", "gpt-4o-transcribe"] * 3, "absent", ""],
-    "language": ["en", "French", "", "xx"],
-    "languages[]": [["en", "fr"], ["en"], [], ["xx"]],
-    "keywords[]": [["three"], []],
-    "chunking_strategy": ["auto", '{"type": "server_vad", "threshold": 0.4}', "{}", ""],
-}
-NAMES = ["model", "whisper-1", "absent/model", "tiny"]
+MEANING = Meaning(
+    fields={
+        "model": [*["model", "whisper-1", "gpt-4o-transcribe"] * 3, "absent", ""],
+        "language": ["en", "French", "", "xx"],
+        "languages[]": [["en", "fr"], ["en"], [], ["xx"]],
+        "keywords[]": [["three"], []],
+        "chunking_strategy": ["auto", '{"type": "server_vad", "threshold": 0.4}', "{}", ""],
+    },
+    path={"name": ["model", "whisper-1", "absent/model", "tiny"]},
+)
 
 
 @pytest.fixture(scope="module")
@@ -97,57 +72,13 @@ def server(tmp_path_factory) -> Iterator[SpeechServer]:
 @pytest.fixture(scope="module")
 def api(server) -> BaseSchema:
     """The service as it describes itself."""
-    schemathesis.openapi.format("binary", FILES)
-    # The configuration is ours alone: none is looked for in the folders above.
-    return schemathesis.openapi.from_url(
-        server.url + "/openapi.json", config=schemathesis.Config.from_dict({})
-    )
+    return load_api(server.url)
 
 
 @pytest.fixture(scope="module")
 def document(server) -> dict:
     """The OpenAPI document."""
     return httpx.get(server.url + "/openapi.json").json()
-
-
-def find(api: BaseSchema, label: str) -> APIOperation:
-    operation = api.find_operation_by_label(label)
-    assert operation is not None, label
-    return operation
-
-
-@st.composite
-def requests(draw, operation: APIOperation, mode: GenerationMode) -> Case:
-    """Make a request up; two of three say something that means something."""
-    case = draw(operation.as_strategy(generation_mode=mode))
-    if draw(st.sampled_from([True, True, False])):
-        if isinstance(case.body, dict):
-            # A form has no null: it would be sent as the word.
-            case.body = {name: value for name, value in case.body.items() if value is not None}
-            for name in sorted(MEANINGFUL.keys() & case.body.keys()):
-                case.body[name] = draw(st.sampled_from(MEANINGFUL[name]))
-        if "name" in case.path_parameters:
-            case.path_parameters["name"] = draw(st.sampled_from(NAMES))
-    return case
-
-
-def try_many(operation: APIOperation, mode: GenerationMode, examples: int) -> Counter[int]:
-    """Send made up requests, check each answer, and give how often each status came."""
-    statuses: Counter[int] = Counter()
-
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(requests(operation, mode))
-    def try_one(case: Case) -> None:
-        statuses[case.call_and_validate(checks=CHECKS, timeout=30).status_code] += 1
-
-    try_one()
-    return statuses
 
 
 # The document
@@ -161,49 +92,27 @@ def test_the_document_is_valid(api):
 
 def test_every_operation_is_tried(document):
     """The tests below know all that the document has."""
-    documented = [
-        f"{method.upper()} {path}"
-        for path, operations in document["paths"].items()
-        for method in operations
-    ]
-
-    assert sorted(OPERATIONS) == sorted(documented)
+    assert sorted(OPERATIONS) == operations(document)
 
 
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_every_success_has_a_documented_body(document, label):
     """For each 2xx of each operation, the document tells what comes back."""
-    method, path = label.split()
-    responses = document["paths"][path][method.lower()]["responses"]
-    successes = {status: answer for status, answer in responses.items() if status.startswith("2")}
-    undocumented = [status for status, answer in successes.items() if not answer.get("content")]
-
-    assert successes
-    assert undocumented == []
+    assert_successes_are_documented(document, label)
 
 
 @pytest.mark.parametrize("label", AUDIO_OPERATIONS)
 def test_no_form_field_is_documented_as_null(document, label):
     """A form has no null: clients that go by the document would send the word, and mean nothing."""
-    method, path = label.split()
-    body = document["paths"][path][method.lower()]["requestBody"]["content"]["multipart/form-data"]
-    nullable = [
-        name
-        for name, field in body["schema"]["properties"].items()
-        if {"type": "null"} in field.get("anyOf", [])
-    ]
-
-    assert nullable == []
+    assert_no_field_is_null(document, label)
 
 
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_every_operation_documents_its_refusals(document, label):
     """A key may be missing, a queue full, a model on its way; only these two refuse nothing."""
-    method, path = label.split()
-    responses = document["paths"][path][method.lower()]["responses"]
-    refusals = [status for status in responses if status[0] in "45"]
+    refusals = [status for status in responses(document, label) if status[0] in "45"]
 
-    assert refusals or path in {"/health", "/busy"}
+    assert refusals or label in {"GET /health", "GET /busy"}
 
 
 # Answers
@@ -258,7 +167,8 @@ def test_each_option_is_answered_as_documented(api, options):
 def test_made_up_requests_are_answered_as_documented(api, label, mode):
     """Right or wrong, each gets a documented status, and a body of the documented shape."""
     operation = find(api, label)
-    statuses = try_many(operation, mode, examples=100 if label in AUDIO_OPERATIONS else 20)
+    examples = 100 if label in AUDIO_OPERATIONS else 20
+    statuses = try_many(operation, mode, MEANING, examples=examples)
     # Or else nothing but refusals was tried.
     assert mode is GenerationMode.NEGATIVE or min(statuses) < 300, statuses
 
@@ -266,16 +176,7 @@ def test_made_up_requests_are_answered_as_documented(api, label, mode):
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_requests_at_the_limits_are_answered_as_documented(api, label):
     """Every bound of every field from both sides, every field left out, every type mistaken."""
-    operation = find(api, label)
-    cases = api.iter_coverage_cases(
-        operation,
-        generation_modes=list(GenerationMode),
-        generation_config=api.config.generation_for(operation=operation),
-    )
-    for case in cases:
-        if isinstance(case.body, dict) and case.body.get("model"):
-            case.body["model"] = "whisper-1"
-        case.call_and_validate(checks=CHECKS, timeout=30)
+    try_limits(api, find(api, label), {"model": "whisper-1"})
 
 
 # Spellings

@@ -180,7 +180,7 @@ async def test_libraries_may_not_report_home(name):
 
 def test_addresses_of_downloads_stay_out_of_the_log(tmp_path):
     """They may hold a token: the Hub's client writes each of them, and redirects to signed ones."""
-    with run_hub("Systran/faster-whisper-tiny", DIGITS / "model") as hub:
+    with run_hub({"Systran/faster-whisper-tiny": DIGITS / "model"}) as hub:
         environment = {"WHISPER__MODEL": "tiny", "HF_ENDPOINT": hub.url}
         with run_server(FASTER_WHISPER, tmp_path, environment) as server:
             written = server.log.read_text()

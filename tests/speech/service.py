@@ -23,6 +23,11 @@ WHISPERX = SpeechService(
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
     },
+    # In windows of half a minute, which whisperX fills, the tiny model repeats itself: it has never
+    # heard so long a number.
+    long_fields={"vad_max_speech_duration_s": "4"},
+    long_seconds=210.0,
+    shorter_seconds=60.0,
 )
 
 
