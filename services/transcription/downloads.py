@@ -38,6 +38,7 @@ class Downloads:
         self._lock = threading.Lock()
         self._running: dict[str, _Download] = {}
         self._failures: dict[str, tuple[float, str]] = {}  # when, and what was told
+        self._stopped = False
 
     @property
     def busy(self) -> bool:
@@ -71,6 +72,7 @@ class Downloads:
 
     def stop(self) -> None:
         """End all of them; what was received is kept for another time where that is possible."""
+        self._stopped = True
         with self._lock:
             for download in self._running.values():
                 download.process.kill()
@@ -94,6 +96,8 @@ class Downloads:
             download.process.kill()
             download.process.communicate()
             failure = f"the download took longer than {FETCH_SECONDS_MAX} s"
+        if failure is not None and self._stopped:
+            failure = f"{what} was being downloaded, and the service stops"
         download.failure = failure
         log.info("fetched %s seconds=%.1f failure=%s", what, time.monotonic() - began, failure)
         with self._lock:

@@ -9,6 +9,18 @@ so, and 1.4 GB where the free pages between them are given back on the way (pyan
 import ctypes
 
 _C = ctypes.CDLL(None)
+# From glibc's malloc.h; see mallopt(3).
+_M_ARENA_MAX = -8
+
+
+def use_one_heap() -> None:
+    """Let threads share the main thread's heap; to be called before they begin.
+
+    A heap of its own gives pages back after every step, and asks for them at the next: so a
+    recording of five minutes took 8.8 s instead of 8.0 s in a worker's thread (torch 2.13).
+    """
+    if mallopt := getattr(_C, "mallopt", None):
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def give_back() -> None:

@@ -13,6 +13,7 @@ from services.transcription.app import Service, configure_logging
 from services.transcription.app import create_app as create_speech_app
 from services.transcription.downloads import Downloads
 from services.transcription.engine import Engine
+from services.transcription.memory import use_one_heap
 from services.transcription.metrics import Metrics
 from services.whisperx import asr, routes
 from services.whisperx.form import (
@@ -35,6 +36,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Give the app; without settings, as the environment says."""
     settings = settings or Settings.from_environment()
     configure_logging(settings.log_level)
+    use_one_heap()
     library = Library(settings.whisper)
     downloads = Downloads()
     provision = Provision(settings, downloads, may_fetch=settings.whisper.fetch != "none")
