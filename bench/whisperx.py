@@ -30,6 +30,7 @@ def library_script(diarizer: Path, *, speakers: bool) -> str:
     """Give the program that is the library alone."""
     return f"""
 import os, sys, wave, warnings
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 warnings.filterwarnings("ignore")
 os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
 sys.path.insert(0, ".")
@@ -72,7 +73,11 @@ def report() -> None:
 
 
 def _compare(what: str, folder: Path, diarizer: Path, file: Path, *, speakers: bool) -> None:
-    environment = {"WHISPER__CPU_THREADS": str(THREADS), "OMP_NUM_THREADS": str(THREADS)}
+    environment = {
+        "WHISPER__CPU_THREADS": str(THREADS),
+        "OMP_NUM_THREADS": str(THREADS),
+        "OMP_WAIT_POLICY": "PASSIVE",  # as in the image, and in the library's process
+    }
     with (
         run_server(with_diarizer(diarizer), folder, environment) as server,
         run_library(library_script(diarizer, speakers=speakers)) as library,
