@@ -1,0 +1,1 @@
+"""Voxtral: transcript, summary, sentiment and speakers, behind RunPod's contract."""
