@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from services.transcription import health, metrics, models, transcriptions
 from services.transcription.catalogue import Catalogue
 from services.transcription.docs import add_docs
-from services.transcription.engine import Engine
+from services.transcription.engine import Models
 from services.transcription.errors import ApiError, InvalidKey, InvalidRequest, error_body
 from services.transcription.form import TranscriptionForm, TranslationForm
 from services.transcription.keys import Keys, require_key
@@ -56,9 +56,10 @@ class Service:
     title: str
     description: str
     version: str
-    catalogue: Catalogue
     # Called in the worker's thread; may take minutes, may raise.
-    load: Callable[[Metrics], Engine]
+    load: Callable[[Metrics], Models]
+    # The models that clients ask for by name, in OpenAI's API; None: there is none of that.
+    catalogue: Catalogue | None = None
     transcription_form: type[TranscriptionForm] = TranscriptionForm
     translation_form: type[TranslationForm] = TranslationForm
     # Routes of its own; a key is asked for there too.
@@ -67,6 +68,10 @@ class Service:
     # Work of its own that a stop would lose, and what ends that work.
     is_busy: Callable[[], bool] = lambda: False
     stop: Callable[[], None] = lambda: None
+    # What runs as long as the app does; entered before, and left after, any request.
+    around: Callable[[FastAPI], AbstractAsyncContextManager[None]] = lambda _app: nullcontext()
+    # What /health tells beside the rest.
+    health: Callable[[], Mapping[str, object]] = dict
     # What some fields of a form may hold, where that is more than usual.
     large_fields: Mapping[str, int] = field(default_factory=dict)  # bytes, by name
 
@@ -85,7 +90,7 @@ def create_app(
     """Give an app that begins to load the engine as soon as its server starts."""
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
-    worker: Worker[Engine] = Worker(
+    worker: Worker[Models] = Worker(
         lambda: service.load(figures),
         warm_up=lambda engine: engine.warm_up(),
         waiting_max=settings.max_waiting,
@@ -95,11 +100,12 @@ def create_app(
     stopping = asyncio.Event()
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         _tell_when_stopping(stopping, service.stop)
         worker.start()
-        yield
-        service.stop()
+        async with service.around(app):
+            yield
+            service.stop()
         await worker.stop(STOP_SECONDS_MAX)
 
     app = FastAPI(
@@ -115,6 +121,7 @@ def create_app(
     app.state.worker = worker
     app.state.catalogue = service.catalogue
     app.state.is_busy = service.is_busy
+    app.state.health = service.health
     app.state.metrics = figures
     app.state.keys = Keys(settings.api_key.get_secret_value())
     app.state.fetching = asyncio.Lock()
@@ -124,8 +131,11 @@ def create_app(
         silence_seconds_max=settings.request_timeout_seconds,
         large_fields=service.large_fields,
     )
-    audio = transcriptions.make_router(service.transcription_form, service.translation_form)
-    for router in (*service.routers, audio, models.router, metrics.router):
+    openai: tuple[APIRouter, ...] = ()
+    if service.catalogue is not None:
+        forms = service.transcription_form, service.translation_form
+        openai = (transcriptions.make_router(*forms), models.router)
+    for router in (*service.routers, *openai, metrics.router):
         app.include_router(router, dependencies=[Depends(require_key)])
     app.include_router(health.router)
     add_docs(app)

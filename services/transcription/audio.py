@@ -53,6 +53,10 @@ _FRAME_SECONDS = 0.02
 _PAUSE_FRAMES = 20  # 0.4 s: shorter pauses are the gaps within words
 
 
+class _TooLong(Exception):
+    """The recording is longer than it may be, by its header or by its samples."""
+
+
 @dataclass(frozen=True)
 class RawAudio:
     """Samples of 16 bits without a header; 16 kHz and mono unless their media type says more."""
@@ -103,13 +107,17 @@ def _parameter(header: Message, name: str, default: int, allowed: range) -> int:
 
 
 def decode_audio(
-    recording: Recording, *, seconds_max: float, check: Callable[[], None]
+    recording: Recording,
+    *,
+    seconds_max: float,
+    check: Callable[[], None],
+    limit: str = "MAX_AUDIO_SECONDS",
 ) -> NDArray[np.int16]:
     """Give the first audio track as int16 [samples], mono, 16 kHz.
 
     `check` is called for every packet, and may raise to give up. Raises UnsupportedMediaType for
-    what is no audio, InvalidRequest for what has no sample or is longer than `seconds_max`. A file
-    that breaks off gives what it holds up to there.
+    what is no audio, InvalidRequest for what has no sample or is longer than `seconds_max`, which
+    the operator knows as `limit`. A file that breaks off gives what it holds up to there.
     """
     samples = bytearray()
     bytes_max = int(seconds_max * SAMPLE_RATE) * _SAMPLE_BYTES
@@ -117,7 +125,9 @@ def decode_audio(
         for block in _decode(recording, seconds_max, check):
             samples += block
             if len(samples) > bytes_max:
-                raise _too_long(seconds_max)
+                raise _TooLong
+    except _TooLong:
+        raise _too_long(seconds_max, limit) from None
     except av.error.FFmpegError as error:
         # What was decoded before the damage is worth more than a refusal.
         if not samples:
@@ -138,7 +148,7 @@ def split_at_pauses(samples: NDArray[np.int16]) -> Iterator[tuple[int, NDArray[n
     start = 0
     while len(samples) - start > stretch + search:
         searched = start + stretch - search
-        cut = searched + _quietest(samples[searched : start + stretch])
+        cut = searched + quietest(samples[searched : start + stretch])
         yield start, _to_float(samples[start:cut])
         start = cut
     yield start, _to_float(samples[start:])
@@ -148,7 +158,7 @@ def _to_float(samples: NDArray[np.int16]) -> NDArray[np.float32]:
     return samples.astype(np.float32) / np.float32(32768.0)
 
 
-def _quietest(samples: NDArray[np.int16]) -> int:
+def quietest(samples: NDArray[np.int16]) -> int:
     """Give the middle of the quietest pause, in samples."""
     frame = int(_FRAME_SECONDS * SAMPLE_RATE)
     whole = samples[: len(samples) // frame * frame].reshape(-1, frame)
@@ -173,7 +183,7 @@ def _decode(
         if not container.streams.audio:
             raise _not_audio("has no audio track")
         if _told_seconds(container) > seconds_max:
-            raise _too_long(seconds_max)
+            raise _TooLong
         yield from _resample(_frames(container, check))
 
 
@@ -252,9 +262,9 @@ def _invalid(problem: str) -> InvalidRequest:
     return InvalidRequest(f"file: {problem}", param="file", code="invalid_audio")
 
 
-def _too_long(seconds_max: float) -> InvalidRequest:
+def _too_long(seconds_max: float, limit: str) -> InvalidRequest:
     return InvalidRequest(
-        f"file: is longer than the {seconds_max:g} s that are allowed (MAX_AUDIO_SECONDS)",
+        f"file: is longer than the {seconds_max:g} s that are allowed ({limit})",
         param="file",
         code="audio_too_long",
     )

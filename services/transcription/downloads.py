@@ -4,6 +4,7 @@ Each is a process of its own, which can be ended and takes its memory along.
 """
 
 import logging
+import math
 import subprocess
 import threading
 import time
@@ -50,19 +51,26 @@ class Downloads:
         failed_at, told = self._failures.get(what, (0.0, ""))
         return told if told and time.monotonic() - failed_at < RETRY_SECONDS else None
 
-    def fetch(self, what: str, command: Sequence[str], *, check: Callable[[], None]) -> None:
+    def fetch(
+        self,
+        what: str,
+        command: Sequence[str],
+        *,
+        check: Callable[[], None],
+        patient: bool = False,
+    ) -> None:
         """Download a thing; `check` may raise to wait no longer.
 
-        Raises FetchFailed if it is not here after `WAIT_SECONDS_MAX`, or cannot be had. Only who
-        asks first waits at all.
+        Raises FetchFailed if it cannot be had, or is not here after `WAIT_SECONDS_MAX`; only who
+        asks first waits at all. Who is `patient` waits as long as it takes, whoever asked first.
         """
         with self._lock:
             if told := self.failure(what):
                 raise FetchFailed(told, code="fetch_failed")
-            if what in self._running:
+            if what in self._running and not patient:
                 raise _unfinished(what)
-            download = self._begin(what, command)
-        deadline = time.monotonic() + WAIT_SECONDS_MAX
+            download = self._running.get(what) or self._begin(what, command)
+        deadline = time.monotonic() + (math.inf if patient else WAIT_SECONDS_MAX)
         while not download.ended.wait(_CHECK_SECONDS):
             check()
             if time.monotonic() > deadline:

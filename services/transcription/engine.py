@@ -20,11 +20,19 @@ class Span:
     end_seconds: float
 
 
-class Engine(Protocol):
-    """The models of a service. All methods but `resident` are called in the worker's thread."""
+class Models(Protocol):
+    """What a worker's thread owns. All methods but `resident` are called in that thread."""
 
     def warm_up(self) -> None:
         """Do what would make the first request slower than the next; called once, when ready."""
+
+    def resident(self) -> Sequence[str]:
+        """Give the ids of the models in memory, the longest unused first; from any thread."""
+        ...
+
+
+class Engine(Models, Protocol):
+    """Models that clients ask for by name."""
 
     def transcribe(
         self,
@@ -47,10 +55,6 @@ class Engine(Protocol):
         self, recording: Recording, tuning: VadTuning, cancellation: Cancellation
     ) -> Sequence[Span]:
         """Give the passages where somebody speaks; raises as `transcribe` does."""
-        ...
-
-    def resident(self) -> Sequence[str]:
-        """Give the ids of the models in memory, the longest unused first; from any thread."""
         ...
 
     def load(self, model: str) -> bool:

@@ -21,10 +21,10 @@ AppWorker = Annotated[Worker[Any], Depends(get_worker)]
 
 
 @router.get("/health", summary="The process is alive")
-async def health(worker: AppWorker) -> dict[str, str | bool]:
+async def health(request: Request, worker: AppWorker) -> dict[str, Any]:
     """Answer, whatever the models do, and tell whether any is in memory."""
     resident = worker.engine is not None and bool(worker.engine.resident())
-    return {"status": "ok", "model_resident": resident}
+    return {"status": "ok", "model_resident": resident, **request.app.state.health()}
 
 
 @router.get(

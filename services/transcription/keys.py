@@ -38,8 +38,10 @@ async def require_key(
 ) -> None:
     """Refuse a request without a right key, as OpenAI does, before its body is read."""
     keys: Keys = request.app.state.keys
-    if not keys.accept(credentials.credentials if credentials else None):
-        told = "Incorrect API key provided" if credentials else "You didn't provide an API key"
+    # RunPod's documents show the key alone, too.
+    key = credentials.credentials if credentials else request.headers.get("authorization")
+    if not keys.accept(key):
+        told = "Incorrect API key provided" if key else "You didn't provide an API key"
         raise InvalidKey(f"{told}: send one as 'Authorization: Bearer KEY'", code="invalid_api_key")
 
 

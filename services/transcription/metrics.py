@@ -6,9 +6,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.transcription.engine import Engine
+from services.transcription.engine import Models
 from services.transcription.errors import refusals
-from services.transcription.transcript import Transcript
 from services.transcription.worker import Worker
 
 # Seconds of work per second of sound: a hundred times faster than real time, to slower.
@@ -30,7 +29,7 @@ class Metrics:
 
     media_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, worker: Worker[Engine]) -> None:
+    def __init__(self, worker: Worker[Models]) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
@@ -90,12 +89,12 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
 
     def transcribed(
-        self, model: str, transcript: Transcript, *, waited_seconds: float, seconds: float
+        self, model: str, audio_seconds: float, *, waited_seconds: float, seconds: float
     ) -> None:
         """Count a finished job."""
-        self._audio_seconds.labels(model).inc(transcript.duration_seconds)
+        self._audio_seconds.labels(model).inc(audio_seconds)
         self._work_seconds.labels(model).inc(seconds)
-        self._factor.labels(model).observe(seconds / transcript.duration_seconds)
+        self._factor.labels(model).observe(seconds / audio_seconds)
         self._waited.observe(waited_seconds)
 
     def model_loaded(self, model: str, seconds: float, error: Exception | None) -> None:

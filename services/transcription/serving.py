@@ -97,7 +97,10 @@ class _Job:
         transcript = engine.transcribe(self._recording, self._wanted, cancellation, self._report)
         waited_seconds, seconds = began - self._arrived, time.monotonic() - began
         self._metrics.transcribed(
-            self._wanted.model, transcript, waited_seconds=waited_seconds, seconds=seconds
+            self._wanted.model,
+            transcript.duration_seconds,
+            waited_seconds=waited_seconds,
+            seconds=seconds,
         )
         self._log(transcript, waited_seconds, seconds)
         return Result(transcript, seconds)

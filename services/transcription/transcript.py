@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["load", "transcribe", "align", "diarize"]
+Phase = Literal["load", "transcribe", "align", "diarize", "understand"]
 
 
 @dataclass(frozen=True)

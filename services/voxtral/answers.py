@@ -46,3 +46,61 @@ class Answer(BaseModel):
     model: str
     processing_time: float = Field(description="Seconds of work.")
     warnings: list[Caveat]
+
+
+class QueuedBody(BaseModel):
+    """A job that was accepted, or put in line again."""
+
+    id: str
+    status: str
+
+
+class StatusBody(BaseModel):
+    """A job as it stands; times in milliseconds."""
+
+    id: str
+    status: Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
+    delay_time: int | None = Field(default=None, alias="delayTime", description="In the line.")
+    execution_time: int | None = Field(default=None, alias="executionTime")
+    worker_id: str | None = Field(default=None, alias="workerId")
+    output: Answer | dict[str, object] | None = Field(
+        default=None, description="The answer; while it runs, `phase` and `percent`."
+    )
+    error: str | None = Field(default=None, description="Why it failed, for people.")
+
+
+class Chunk(BaseModel):
+    """A part of a job's result."""
+
+    output: SpokenSegment
+
+
+class StreamBody(BaseModel):
+    """What was not given before; each part is given once."""
+
+    status: str
+    stream: list[Chunk]
+
+
+class PurgedBody(BaseModel):
+    """How many jobs were taken out of the line."""
+
+    removed: int
+    status: Literal["completed"]
+
+
+class JobFigures(BaseModel):
+    """How many jobs there are, and were."""
+
+    completed: int
+    failed: int
+    in_progress: int = Field(alias="inProgress")
+    in_queue: int = Field(alias="inQueue")
+    retried: int
+
+
+class HealthBody(BaseModel):
+    """RunPod's figures."""
+
+    jobs: JobFigures
+    workers: dict[str, int]

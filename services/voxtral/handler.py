@@ -1,0 +1,150 @@
+"""What is done for a job, however it came: RunPod's contract, RunPod's own line, or a form."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from services.transcription.audio import Recording
+from services.transcription.errors import ApiError
+from services.transcription.metrics import Metrics
+from services.transcription.transcript import Progress
+from services.transcription.worker import Cancellation, Cancelled, Worker
+from services.voxtral.answers import Answer, SpokenSegment
+from services.voxtral.request import JobInput, Wanted, named
+from services.voxtral.settings import Settings
+from services.voxtral.sources import decoded, fetched
+
+if TYPE_CHECKING:  # it is imported in the worker's thread
+    from services.voxtral.engine import VoxtralEngine
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+Report = Callable[[Progress | SpokenSegment], None]
+
+
+def ignore_reports(_reported: Progress | SpokenSegment) -> None:
+    """Tell nobody."""
+
+
+class Handler:
+    """Does one job at a time, in the worker's thread; to be used in one event loop.
+
+    `gone` is an event that gives a job up: Cancelled is raised once nothing works on it any more.
+    """
+
+    def __init__(
+        self, settings: Settings, worker: "Worker[VoxtralEngine]", metrics: Metrics | None = None
+    ) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._metrics = metrics
+
+    def pong(self) -> dict[str, object]:
+        """Answer a ping, whatever the model does."""
+        engine = self._worker.engine
+        return {
+            "pong": True,
+            "model": self._settings.voxtral_model,
+            "model_resident": engine is not None and bool(engine.resident()),
+        }
+
+    async def load(self, gone: asyncio.Event) -> None:
+        """Make the model resident; raises ApiError where that fails."""
+
+        def job(engine: "VoxtralEngine", cancellation: Cancellation) -> None:
+            engine.load(cancellation.check)
+
+        await self._worker.run(job, gone=_wait(gone))
+
+    async def run(
+        self, given: JobInput, gone: asyncio.Event, report: Report = ignore_reports
+    ) -> Answer:
+        """Fetch a job's recording and do what is wanted with it; raises ApiError.
+
+        `report` is called in the worker's thread.
+        """
+        async with AsyncExitStack() as held:
+            field, source = self._source(given)
+            try:
+                recording = await _unless(gone, held.enter_async_context(source))
+                return await self.work(recording, self.wanted(given), gone, report)
+            except ApiError as error:
+                raise named(error, field) from error
+
+    async def work(
+        self,
+        recording: Recording,
+        wanted: Wanted,
+        gone: asyncio.Event,
+        report: Report = ignore_reports,
+    ) -> Answer:
+        """Do what is wanted with a recording that is here; raises ApiError."""
+
+        def job(engine: "VoxtralEngine", cancellation: Cancellation) -> Answer:
+            engine.load(cancellation.check)
+            began = time.monotonic()
+            answer = engine.work(recording, wanted, cancellation, report)
+            self._tell(answer, began - arrived, time.monotonic() - began)
+            return answer
+
+        arrived = time.monotonic()
+
+        task = asyncio.ensure_future(self._worker.run(job, gone=_wait(gone)))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # The recording is closed after this, and the thread still reads it.
+            gone.set()
+            await asyncio.wait({task})
+            raise
+
+    def _tell(self, answer: Answer, waited_seconds: float, seconds: float) -> None:
+        log.info(
+            "done task=%s audio_seconds=%.2f language=%s waited_seconds=%.2f seconds=%.2f",
+            answer.task,
+            answer.duration,
+            answer.language,
+            waited_seconds,
+            seconds,
+        )
+        for warned in answer.warnings:
+            log.warning("%s: %s", warned.code, warned.message)
+        if self._metrics is not None:
+            self._metrics.transcribed(
+                answer.model, answer.duration, waited_seconds=waited_seconds, seconds=seconds
+            )
+
+    def wanted(self, given: JobInput) -> Wanted:
+        """Give what a job wants; raises InvalidRequest for what cannot be."""
+        return given.wanted(with_summary_default=self._settings.with_summary_default)
+
+    def _source(self, given: JobInput) -> tuple[str, AbstractAsyncContextManager[Recording]]:
+        if given.audio_url is not None:
+            return "audio_url", fetched(given.audio_url, settings=self._settings)
+        assert given.audio_base64 is not None, "parse_input has seen to that"
+        bytes_max = int(self._settings.max_upload)
+        return "audio_base64", decoded(given.audio_base64, bytes_max=bytes_max)
+
+
+async def _wait(gone: asyncio.Event) -> None:
+    await gone.wait()
+
+
+async def _unless(gone: asyncio.Event, work: Coroutine[Any, Any, R]) -> R:
+    """Await some work; raises Cancelled, once it has ended, when it is given up."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(gone.wait())
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        watch.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    if task.cancelled():
+        raise Cancelled
+    return task.result()

@@ -1,0 +1,420 @@
+"""The jobs on disk, in SQLite: no end of the process loses one that was accepted, or its result.
+
+Every method is one transaction, so what it finds is what it changes. A job changes its state only
+from the one that the method names: who comes too late changes nothing.
+"""
+
+import fcntl
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from services.transcription.errors import NotReady, QueueFull
+from services.voxtral.jobs import (
+    ATTEMPTS_MAX,
+    RUN_KEPT_SECONDS,
+    Ending,
+    Job,
+    NewJob,
+    Status,
+    expiry,
+)
+
+# A version of the tables that this code does not know is not touched.
+_VERSION = 1
+_TABLES = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    status TEXT NOT NULL,
+    synchronous INTEGER NOT NULL,
+    submitted_at REAL NOT NULL,
+    started_at REAL,
+    ended_at REAL,
+    expires_at REAL NOT NULL,
+    execution_seconds REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    input TEXT,
+    output TEXT,
+    error TEXT,
+    webhook TEXT,
+    webhook_attempts INTEGER NOT NULL DEFAULT 0,
+    webhook_due_at REAL
+);
+CREATE INDEX jobs_by_status ON jobs (status, number);
+CREATE INDEX jobs_by_expiry ON jobs (expires_at);
+CREATE TABLE chunks (
+    job INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    output TEXT,
+    PRIMARY KEY (job, number)
+) WITHOUT ROWID;
+CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO totals VALUES ('completed', 0), ('failed', 0), ('retried', 0);
+"""
+_PRAGMAS = (
+    "auto_vacuum = FULL",  # recordings come and go: the file shrinks again
+    "journal_mode = WAL",
+    "journal_size_limit = 67108864",
+    "synchronous = FULL",  # what was accepted is there after a loss of power, too
+    "foreign_keys = ON",
+)
+_JOB = (
+    "id, status, synchronous, submitted_at, started_at, ended_at, expires_at, execution_seconds,"
+    " output, error"
+)
+# What a webhook is told of; a job that was cancelled had its answer.
+_TOLD = (Status.COMPLETED, Status.FAILED, Status.TIMED_OUT)
+_GIVEN_UP = (
+    f"the service ended {ATTEMPTS_MAX} times in the middle of this job: probably out of memory"
+)
+_BUSY_SECONDS = 10.0
+# A job that is put in line again may wait a day.
+_RETRIED_SECONDS = 86_400.0
+
+
+class StoreError(Exception):
+    """The jobs cannot be kept; the message says what the operator must do."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many jobs there are, and were."""
+
+    completed: int = 0
+    failed: int = 0
+    retried: int = 0
+    in_queue: int = 0
+    in_progress: int = 0
+    webhooks: int = 0  # to be posted
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """A result to be posted."""
+
+    job: Job
+    url: str
+    attempts: int  # so far
+
+
+class Store:
+    """The jobs of one process, from any thread."""
+
+    def __init__(self, folder: Path, *, waiting_max: int) -> None:
+        """Open the jobs of a folder, and put those back in line that a crash interrupted.
+
+        Raises StoreError.
+        """
+        self._lock = threading.Lock()
+        self._waiting_max = waiting_max
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # recordings are in there
+            self._owner = _own(folder)
+            self._database = _open(folder / "jobs.sqlite")
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"VOXTRAL_STATE: {folder}: {error}") from error
+        self.recover()
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        with self._lock:
+            self._database.close()
+            self._owner.close()
+
+    def recover(self) -> None:
+        """Put the jobs back in line that the end of a process interrupted, but not for ever."""
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE jobs SET status = 'FAILED', ended_at = started_at, error = ?,"
+                " webhook_due_at = iif(webhook IS NULL, NULL, 0)"
+                " WHERE status = 'IN_PROGRESS' AND attempts >= ?",
+                (_GIVEN_UP, ATTEMPTS_MAX),
+            )
+            _count(database, "failed", database.execute("SELECT changes()").fetchone()[0])
+            _put_back(database)
+
+    def add(self, job: NewJob, ending: Ending | None) -> None:
+        """Accept a job, which may have ended already.
+
+        Raises QueueFull, NotReady where it cannot be kept.
+        """
+        row = (
+            job.id,
+            Status.IN_QUEUE,
+            job.synchronous,
+            job.submitted_at,
+            job.expires_at,
+            job.execution_seconds,
+            json.dumps(job.given),
+            job.webhook,
+        )
+        with self._transaction() as database:
+            waiting = _waiting(database)
+            if waiting >= self._waiting_max and ending is None:
+                raise QueueFull(
+                    f"{waiting} jobs wait here already, try again later (MAX_QUEUE)",
+                    code="queue_full",
+                    retry_after_seconds=10,
+                )
+            database.execute(
+                "INSERT INTO jobs (id, status, synchronous, submitted_at, expires_at,"
+                " execution_seconds, input, webhook) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            if ending is not None:
+                _finish(database, job.id, ending, job.submitted_at)
+
+    def get(self, job_id: str, now: float) -> Job | None:
+        """Give a job as it stands; None if there is none, or it has expired."""
+        with self._transaction() as database:
+            return _get(database, job_id, now)
+
+    def next(self, now: float) -> tuple[Job, dict[str, Any]] | None:
+        """Give the job that waits longest, and its input; None if none waits."""
+        with self._transaction() as database:
+            row = database.execute(
+                f"SELECT input, {_JOB} FROM jobs WHERE status = 'IN_QUEUE' AND expires_at > ?"  # noqa: S608 -- our own columns
+                " ORDER BY number LIMIT 1",
+                (now,),
+            ).fetchone()
+        return None if row is None else (_job(row[1:]), json.loads(row[0]))
+
+    def begin(self, job_id: str, now: float) -> bool:
+        """Tell that a waiting job runs now; False if it waits no longer."""
+        with self._transaction() as database:
+            changed = database.execute(
+                "UPDATE jobs SET status = 'IN_PROGRESS', started_at = ?, attempts = attempts + 1"
+                " WHERE id = ? AND status = 'IN_QUEUE'",
+                (now, job_id),
+            )
+            return changed.rowcount > 0
+
+    def finish(self, job_id: str, ending: Ending, now: float) -> None:
+        """Keep how a job ended; nothing if it has ended before, or was taken out."""
+        with self._transaction() as database:
+            _finish(database, job_id, ending, now)
+
+    def hand_back(self) -> None:
+        """Put the running job back in line, for the next process: this is no failure of it."""
+        with self._transaction() as database:
+            database.execute("UPDATE jobs SET attempts = attempts - 1 WHERE status = 'IN_PROGRESS'")
+            _put_back(database)
+
+    def cancel(self, job_id: str, now: float) -> Job | None:
+        """End a job that has not ended, and give it as it stands then; None if there is none."""
+        with self._transaction() as database:
+            _finish(database, job_id, Ending(Status.CANCELLED), now)
+            return _get(database, job_id, now)
+
+    def retry(self, job_id: str, now: float) -> tuple[Job | None, bool]:
+        """Put a job in line again that failed; gives it as it stood, and whether it was."""
+        with self._transaction() as database:
+            job = _get(database, job_id, now)
+            if job is None or job.status not in (Status.FAILED, Status.TIMED_OUT):
+                return job, False
+            number = _number(database, job_id)
+            database.execute("DELETE FROM chunks WHERE job = ?", (number,))
+            # To the end of the line; it lives as long as a new one may.
+            database.execute(
+                "UPDATE jobs SET number = (SELECT max(number) + 1 FROM jobs), status = 'IN_QUEUE',"
+                " submitted_at = ?, started_at = NULL, ended_at = NULL, output = NULL,"
+                " error = NULL, attempts = 0, webhook_attempts = 0, webhook_due_at = NULL,"
+                " expires_at = ? WHERE id = ?",
+                (now, now + _RETRIED_SECONDS, job_id),
+            )
+            _count(database, "retried", 1)
+            return job, True
+
+    def purge(self, now: float) -> int:
+        """Cancel the jobs that wait; gives how many those were."""
+        with self._transaction() as database:
+            return database.execute(
+                "UPDATE jobs SET status = 'CANCELLED', ended_at = ?, input = NULL,"
+                " expires_at = min(expires_at, ?) WHERE status = 'IN_QUEUE'",
+                (now, now + RUN_KEPT_SECONDS),
+            ).rowcount
+
+    def keep_until(self, job_id: str, expires_at: float) -> None:
+        """Set when a job is forgotten."""
+        with self._transaction() as database:
+            database.execute("UPDATE jobs SET expires_at = ? WHERE id = ?", (expires_at, job_id))
+
+    def expire(self, now: float) -> list[str]:
+        """Forget the jobs whose time has come, and give their ids."""
+        with self._transaction() as database:
+            gone = [
+                row[0]
+                for row in database.execute("SELECT id FROM jobs WHERE expires_at <= ?", (now,))
+            ]
+            if gone:
+                # What is still to be posted is kept, and shown to nobody.
+                database.execute(
+                    "DELETE FROM jobs WHERE expires_at <= ? AND webhook_due_at IS NULL", (now,)
+                )
+            return gone
+
+    def add_chunk(self, job_id: str, number: int, output: object) -> None:
+        """Keep a part of a running job's result; one that was kept before stays as it is."""
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR IGNORE INTO chunks SELECT number, ?, ? FROM jobs"
+                " WHERE id = ? AND status = 'IN_PROGRESS'",
+                (number, json.dumps(output), job_id),
+            )
+
+    def take_chunks(self, job_id: str, bytes_max: int) -> list[Any]:
+        """Give the parts that were not given before, as many as have room; each only once."""
+        taken: list[Any] = []
+        size = 0
+        with self._transaction() as database:
+            job = _number(database, job_id)
+            rows = database.execute(
+                "SELECT number, output FROM chunks WHERE job = ? AND output IS NOT NULL"
+                " ORDER BY number",
+                (job,),
+            ).fetchall()
+            for number, output in rows:
+                size += len(output)
+                if taken and size > bytes_max:
+                    break
+                taken.append(json.loads(output))
+                # The row stays: after a crash the same part comes again, and is not given again.
+                database.execute(
+                    "UPDATE chunks SET output = NULL WHERE job = ? AND number = ?", (job, number)
+                )
+        return taken
+
+    def counts(self) -> Counts:
+        """Count the jobs."""
+        with self._transaction() as database:
+            totals = dict(database.execute("SELECT name, value FROM totals").fetchall())
+            running = database.execute(
+                "SELECT count(*) FROM jobs WHERE status = 'IN_PROGRESS'"
+            ).fetchone()[0]
+            webhooks = database.execute(
+                "SELECT count(*) FROM jobs WHERE webhook_due_at IS NOT NULL"
+            ).fetchone()[0]
+            return Counts(
+                **totals, in_queue=_waiting(database), in_progress=running, webhooks=webhooks
+            )
+
+    def due_webhooks(self, now: float, most: int) -> list[Webhook]:
+        """Give the results to be posted now."""
+        with self._transaction() as database:
+            rows = database.execute(
+                f"SELECT webhook, webhook_attempts, {_JOB} FROM jobs WHERE webhook_due_at <= ?"  # noqa: S608 -- our own columns
+                " ORDER BY webhook_due_at LIMIT ?",
+                (now, most),
+            ).fetchall()
+        return [Webhook(_job(row[2:]), row[0], row[1]) for row in rows]
+
+    def webhook_posted(self, job_id: str, *, due_at: float | None) -> None:
+        """Keep that a result was posted, or that it was in vain; None: not to be posted again."""
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE jobs SET webhook_attempts = webhook_attempts + 1, webhook_due_at = ?"
+                " WHERE id = ? AND webhook_due_at IS NOT NULL",
+                (due_at, job_id),
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the lock for one transaction; raises NotReady for a disk that is full or gone."""
+        with self._lock:
+            database = self._database
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                try:
+                    yield database
+                except BaseException:
+                    database.execute("ROLLBACK")
+                    raise
+                database.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise NotReady(f"jobs cannot be kept: {error}", code="store_failed") from error
+
+
+def _own(folder: Path) -> IO[bytes]:
+    """Keep other processes out of a folder, for as long as the file is open."""
+    owner = (folder / "lock").open("ab")
+    try:
+        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner.close()
+        raise StoreError(f"VOXTRAL_STATE: another process uses {folder}") from None
+    return owner
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    # Transactions are begun by hand: the module's own would begin them late.
+    database = sqlite3.connect(
+        file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    for pragma in _PRAGMAS:
+        database.execute(f"PRAGMA {pragma}")
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        database.executescript(f"BEGIN;{_TABLES}PRAGMA user_version = {_VERSION};COMMIT;")
+    elif version != _VERSION:
+        raise StoreError(f"VOXTRAL_STATE: {file} is of another version ({version})")
+    return database
+
+
+def _get(database: sqlite3.Connection, job_id: str, now: float) -> Job | None:
+    row = database.execute(
+        f"SELECT {_JOB} FROM jobs WHERE id = ? AND expires_at > ?",  # noqa: S608 -- our own columns
+        (job_id, now),
+    ).fetchone()
+    return None if row is None else _job(row)
+
+
+def _finish(database: sqlite3.Connection, job_id: str, ending: Ending, now: float) -> None:
+    job = _get(database, job_id, now)
+    if job is None or job.status.ended:
+        return
+    status = ending.status
+    written = None if ending.output is None else json.dumps(ending.output)
+    due = now if status in _TOLD else None
+    # What can be tried again keeps its input.
+    kept = status in (Status.FAILED, Status.TIMED_OUT)
+    database.execute(
+        "UPDATE jobs SET status = ?, ended_at = ?, expires_at = ?, output = ?, error = ?,"
+        " input = iif(?, input, NULL), webhook_due_at = iif(webhook IS NULL, NULL, ?)"
+        " WHERE id = ?",
+        (status, now, expiry(job, now), written, ending.error, kept, due, job_id),
+    )
+    if status in _TOLD:
+        _count(database, "completed" if status is Status.COMPLETED else "failed", 1)
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    job_id, status, synchronous, *rest = row
+    return Job(job_id, Status(status), bool(synchronous), *rest)
+
+
+def _number(database: sqlite3.Connection, job_id: str) -> int | None:
+    row = database.execute("SELECT number FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _waiting(database: sqlite3.Connection) -> int:
+    row = database.execute("SELECT count(*) FROM jobs WHERE status = 'IN_QUEUE'").fetchone()
+    return int(row[0])
+
+
+def _put_back(database: sqlite3.Connection) -> None:
+    database.execute(
+        "UPDATE jobs SET status = 'IN_QUEUE', started_at = NULL WHERE status = 'IN_PROGRESS'"
+    )
+
+
+def _count(database: sqlite3.Connection, name: str, more: int) -> None:
+    database.execute("UPDATE totals SET value = value + ? WHERE name = ?", (more, name))

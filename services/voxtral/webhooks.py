@@ -1,0 +1,89 @@
+"""Posts the results of jobs where their clients want them; what is to be posted is on disk."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import aiohttp
+
+from services.transcription.errors import ApiError
+from services.voxtral.addresses import check_url, make_session
+from services.voxtral.jobs import Job
+from services.voxtral.settings import Settings
+from services.voxtral.store import Store, Webhook
+
+log = logging.getLogger(__name__)
+
+# RunPod's: twice more, ten seconds later each.
+ATTEMPTS_MAX = 3
+AGAIN_SECONDS = 10.0
+_ANSWER_SECONDS = 10.0
+_AT_ONCE = 8
+_OK = 200
+_LOOK_SECONDS = 1.0
+
+
+class Webhooks:
+    """Posts what is due; `render` gives the body."""
+
+    def __init__(
+        self, store: Store, settings: Settings, render: Callable[[Job], dict[str, object]]
+    ) -> None:
+        self._store = store
+        self._allow_private = settings.allow_private_urls
+        self._render = render
+        self._due = asyncio.Event()
+
+    def check(self, url: str) -> None:
+        """Refuse an address that can never be posted to: raises InvalidRequest."""
+        check_url(url, field="webhook")
+
+    def wake(self) -> None:
+        """Look soon: a result may be due."""
+        self._due.set()
+
+    async def run(self) -> None:
+        """Post for ever."""
+        async with make_session(allow_private=self._allow_private) as session:
+            while True:
+                self._due.clear()
+                try:
+                    due = await asyncio.to_thread(self._store.due_webhooks, time.time(), _AT_ONCE)
+                    await asyncio.gather(*(self._post(session, webhook) for webhook in due))
+                except ApiError:
+                    log.exception("webhooks could not be looked up")
+                    due = []
+                if not due:
+                    await self._wait()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self._due.wait()
+        except TimeoutError:
+            pass
+
+    async def _post(self, session: aiohttp.ClientSession, webhook: Webhook) -> None:
+        failure = await self._failure(session, webhook)
+        attempts = webhook.attempts + 1
+        due_at = None
+        if failure is not None:
+            again = attempts < ATTEMPTS_MAX
+            due_at = time.time() + AGAIN_SECONDS if again else None
+            # Its address is nobody's business: it may hold a secret.
+            log.warning("webhook of job %s attempt=%d: %s", webhook.job.id, attempts, failure)
+        await asyncio.to_thread(self._store.webhook_posted, webhook.job.id, due_at=due_at)
+
+    async def _failure(self, session: aiohttp.ClientSession, webhook: Webhook) -> str | None:
+        """Post once; None if it was taken."""
+        try:
+            async with session.post(
+                webhook.url,
+                json=self._render(webhook.job),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS),
+            ) as answer:
+                return None if answer.status == _OK else f"status {answer.status}"
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return type(error).__name__
