@@ -131,11 +131,7 @@ def create_app(
         silence_seconds_max=settings.request_timeout_seconds,
         large_fields=service.large_fields,
     )
-    openai: tuple[APIRouter, ...] = ()
-    if service.catalogue is not None:
-        forms = service.transcription_form, service.translation_form
-        openai = (transcriptions.make_router(*forms), models.router)
-    for router in (*service.routers, *openai, metrics.router):
+    for router in (*service.routers, *_openai_routers(service), metrics.router):
         app.include_router(router, dependencies=[Depends(require_key)])
     app.include_router(health.router)
     add_docs(app)
@@ -143,6 +139,13 @@ def create_app(
     _allow_origins(app, settings.origins)
     _add_error_handlers(app)
     return app
+
+
+def _openai_routers(service: Service) -> Sequence[APIRouter]:
+    if service.catalogue is None:
+        return ()
+    audio = transcriptions.make_router(service.transcription_form, service.translation_form)
+    return (audio, models.router)
 
 
 def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:

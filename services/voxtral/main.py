@@ -15,10 +15,11 @@ from services.transcription.downloads import Downloads
 from services.transcription.memory import use_one_heap
 from services.transcription.metrics import Metrics
 from services.voxtral import routes
+from services.voxtral.database import StoreError
 from services.voxtral.handler import Handler
 from services.voxtral.queue import Queue
 from services.voxtral.settings import Settings
-from services.voxtral.store import Store, StoreError
+from services.voxtral.store import Store
 
 if TYPE_CHECKING:  # it is imported in the worker's thread
     from services.voxtral.engine import VoxtralEngine

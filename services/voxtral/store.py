@@ -4,7 +4,6 @@ Every method is one transaction, so what it finds is what it changes. A job chan
 from the one that the method names: who comes too late changes nothing.
 """
 
-import fcntl
 import json
 import sqlite3
 import threading
@@ -12,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from services.transcription.errors import NotReady, QueueFull
+from services.voxtral.database import StoreError, open_database, own
 from services.voxtral.jobs import (
     ATTEMPTS_MAX,
     RUN_KEPT_SECONDS,
@@ -25,45 +25,6 @@ from services.voxtral.jobs import (
     expiry,
 )
 
-# A version of the tables that this code does not know is not touched.
-_VERSION = 1
-_TABLES = """
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    status TEXT NOT NULL,
-    synchronous INTEGER NOT NULL,
-    submitted_at REAL NOT NULL,
-    started_at REAL,
-    ended_at REAL,
-    expires_at REAL NOT NULL,
-    execution_seconds REAL NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    input TEXT,
-    output TEXT,
-    error TEXT,
-    webhook TEXT,
-    webhook_attempts INTEGER NOT NULL DEFAULT 0,
-    webhook_due_at REAL
-);
-CREATE INDEX jobs_by_status ON jobs (status, number);
-CREATE INDEX jobs_by_expiry ON jobs (expires_at);
-CREATE TABLE chunks (
-    job INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
-    number INTEGER NOT NULL,
-    output TEXT,
-    PRIMARY KEY (job, number)
-) WITHOUT ROWID;
-CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO totals VALUES ('completed', 0), ('failed', 0), ('retried', 0);
-"""
-_PRAGMAS = (
-    "auto_vacuum = FULL",  # recordings come and go: the file shrinks again
-    "journal_mode = WAL",
-    "journal_size_limit = 67108864",
-    "synchronous = FULL",  # what was accepted is there after a loss of power, too
-    "foreign_keys = ON",
-)
 _JOB = (
     "id, status, synchronous, submitted_at, started_at, ended_at, expires_at, execution_seconds,"
     " output, error"
@@ -73,13 +34,8 @@ _TOLD = (Status.COMPLETED, Status.FAILED, Status.TIMED_OUT)
 _GIVEN_UP = (
     f"the service ended {ATTEMPTS_MAX} times in the middle of this job: probably out of memory"
 )
-_BUSY_SECONDS = 10.0
 # A job that is put in line again may wait a day.
 _RETRIED_SECONDS = 86_400.0
-
-
-class StoreError(Exception):
-    """The jobs cannot be kept; the message says what the operator must do."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +71,8 @@ class Store:
         self._waiting_max = waiting_max
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # recordings are in there
-            self._owner = _own(folder)
-            self._database = _open(folder / "jobs.sqlite")
+            self._owner = own(folder)
+            self._database = open_database(folder / "jobs.sqlite")
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"VOXTRAL_STATE: {folder}: {error}") from error
         self.recover()
@@ -340,32 +296,6 @@ class Store:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
                 raise NotReady(f"jobs cannot be kept: {error}", code="store_failed") from error
-
-
-def _own(folder: Path) -> IO[bytes]:
-    """Keep other processes out of a folder, for as long as the file is open."""
-    owner = (folder / "lock").open("ab")
-    try:
-        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner.close()
-        raise StoreError(f"VOXTRAL_STATE: another process uses {folder}") from None
-    return owner
-
-
-def _open(file: Path) -> sqlite3.Connection:
-    # Transactions are begun by hand: the module's own would begin them late.
-    database = sqlite3.connect(
-        file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-    )
-    for pragma in _PRAGMAS:
-        database.execute(f"PRAGMA {pragma}")
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-        database.executescript(f"BEGIN;{_TABLES}PRAGMA user_version = {_VERSION};COMMIT;")
-    elif version != _VERSION:
-        raise StoreError(f"VOXTRAL_STATE: {file} is of another version ({version})")
-    return database
 
 
 def _get(database: sqlite3.Connection, job_id: str, now: float) -> Job | None:
