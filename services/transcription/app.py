@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -106,7 +107,9 @@ def create_app(
         async with service.around(app):
             yield
             service.stop()
-        await worker.stop(STOP_SECONDS_MAX)
+            asked_at = time.monotonic()
+        # What ran around the requests may have waited for the same job.
+        await worker.stop(max(0.0, STOP_SECONDS_MAX - (time.monotonic() - asked_at)))
 
     app = FastAPI(
         title=service.title,

@@ -128,7 +128,9 @@ class SpeakersUnavailable(ApiError):
 
 def is_out_of_memory(error: Exception) -> bool:
     """Tell whether a library ran out of memory; most have no other type than RuntimeError."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+    told = str(error).lower()
+    # The second is what PyTorch says on a CPU.
+    return isinstance(error, MemoryError) or "out of memory" in told or "allocate memory" in told
 
 
 def work_failed(error: Exception) -> EngineError:

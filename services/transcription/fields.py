@@ -106,7 +106,9 @@ def read_object(value: object) -> object:
 
 def invalid(field: str, value: object, allowed: str) -> InvalidRequest:
     """Give the refusal of a value, with what is allowed instead."""
-    shown = repr(value)[:SHOWN_CHARACTERS_MAX]
+    # Of a long text no more is looked at than is shown.
+    shown = repr(value[:SHOWN_CHARACTERS_MAX] if isinstance(value, str) else value)
+    shown = shown[:SHOWN_CHARACTERS_MAX]
     return InvalidRequest(
         f"{field}: {shown} is not taken; {allowed}", param=field, code="invalid_value"
     )

@@ -8,7 +8,7 @@ which an m4a whose index comes last needs.
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +30,10 @@ FIELDS_BYTES_MAX = 256 * 1024
 FIELD_BYTES_MAX = 64 * 1024
 FIELDS_MAX = 100
 LARGE_FIELDS_MAX = 4
+# Of a JSON body. Python's parser holds the interpreter until it is done, and much of Python fails
+# where values lie too deep within one another.
+JSON_VALUES_MAX = 10_000
+JSON_DEPTH_MAX = 50
 # What a telephone sends from where there is hardly a network. Who sends less keeps a place from
 # others with a trickle.
 RATE_BYTES_MIN = 2000
@@ -169,11 +173,33 @@ async def receive_json(request: Request, *, bytes_max: int, silence_seconds_max:
     body = bytearray()
     async for chunk in _limited(request, bytes_max, silence_seconds_max, too_large):
         body += chunk
+    # In a thread: of 20 MB it takes a tenth of a second.
+    return await asyncio.to_thread(_parse_json, body)
+
+
+def _parse_json(body: bytearray) -> object:
+    if body.count(b",") >= JSON_VALUES_MAX:
+        raise InvalidRequest(
+            f"body: holds more than {JSON_VALUES_MAX} values", code="invalid_value"
+        )
     try:
-        # In a thread: of 20 MB it takes a tenth of a second.
-        return await asyncio.to_thread(json.loads, body)
+        parsed = json.loads(body)
     except (ValueError, RecursionError):
         raise InvalidRequest("body: is not JSON", code="invalid_json") from None
+    level = [parsed]
+    for _ in range(JSON_DEPTH_MAX):
+        level = [inner for value in level for inner in _inside(value)]
+    if level:
+        raise InvalidRequest(
+            f"body: is nested more than {JSON_DEPTH_MAX} deep", code="invalid_value"
+        )
+    return parsed
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 async def _limited(

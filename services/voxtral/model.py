@@ -28,6 +28,11 @@ class Model(Protocol):
 
     device: str  # "cpu", "cuda", or the address of a server
 
+    @property
+    def alive(self) -> bool:
+        """Whether it is of any use to ask again; if not, it is to be closed and loaded anew."""
+        ...
+
     def transcribe(
         self,
         pieces: Sequence[Samples],

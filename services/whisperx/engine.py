@@ -28,6 +28,7 @@ from services.transcription.errors import (
     work_failed,
 )
 from services.transcription.hub import is_offline
+from services.transcription.job import Job
 from services.transcription.memory import give_back
 from services.transcription.request import SpeakerTuning, TranscriptionRequest, VadTuning
 from services.transcription.residents import Residents
@@ -36,7 +37,6 @@ from services.transcription.worker import Cancellation
 from services.whisperx.aligners import Aligner, Aligners, NoAlignerError, fetch_command
 from services.whisperx.alignment import Passage, align, unaligned
 from services.whisperx.hearing import Hearing, default_threads
-from services.whisperx.job import Job
 from services.whisperx.sentences import provide_sentences
 from services.whisperx.settings import Settings
 from services.whisperx.speaking import Speaking, decode_known

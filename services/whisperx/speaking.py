@@ -9,16 +9,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from services.diarization.attempt import attempt, warn_of_count
 from services.diarization.diarizer import Diarization, Diarizer
-from services.diarization.provision import UnavailableError
 from services.diarization.settings import DiarizationSettings
 from services.diarization.speakers import attribute, name_voices, rename
 from services.transcription.audio import SAMPLE_RATE, Recording, decode_audio
-from services.transcription.errors import ApiError, InvalidRequest, work_failed
+from services.transcription.errors import ApiError, InvalidRequest
+from services.transcription.job import Job
 from services.transcription.request import SpeakerTuning
 from services.transcription.transcript import Segment, Turn
-from services.transcription.worker import Cancelled
-from services.whisperx.job import Job
 
 Samples = NDArray[np.int16]
 
@@ -50,26 +49,16 @@ class Speaking:
 
         Whatever fails here, the words are kept.
         """
-        longest = self._settings.diar_max_seconds
-        if len(samples) > longest * SAMPLE_RATE:
-            told = f"the recording is longer than {longest:g} s (DIAR_MAX_SECONDS)"
-            job.warn("speakers_unavailable", f"speakers were not identified: {told}")
+        told = attempt(
+            job,
+            self._settings,
+            len(samples) / SAMPLE_RATE,
+            lambda: self._tell_apart(job, samples, tuning, known),
+        )
+        if told is None:
             return None, tuple(segments)
-        job.advance("diarize", 0)
-        try:
-            found, names = self._tell_apart(job, samples, tuning, known)
-        except (Cancelled, ApiError):
-            raise
-        except UnavailableError as error:
-            job.warn("speakers_unavailable", f"speakers were not identified: {error}")
-            return None, tuple(segments)
-        except Exception as error:  # noqa: BLE001 -- a library's failure must not cost the words
-            job.warn(
-                "speakers_failed", f"speakers were not identified: {work_failed(error).message}"
-            )
-            return None, tuple(segments)
-        if not found.counted:
-            job.warn("speaker_count_not_met", "there are fewer voices than speakers asked for")
+        found, names = told
+        warn_of_count(job, counted=found.counted)
         if any(segment.words is None for segment in segments):
             job.warn(
                 "speakers_by_passage",

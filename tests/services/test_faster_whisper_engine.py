@@ -107,6 +107,8 @@ def test_a_cancelled_job_ends_before_the_words(engine):
     [
         (RuntimeError("CUDA failed with error out of memory"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
+        # PyTorch's, of other services.
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
         (RuntimeError("cuBLAS failed with status CUBLAS_STATUS_EXECUTION_FAILED"), "engine_failed"),
     ],
 )

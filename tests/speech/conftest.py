@@ -9,6 +9,7 @@ import pytest
 from services.transcription.app import TELEMETRY_OFF
 from tests.services.speech_server import SpeechServer, run_server
 from tests.speech.service import with_diarizer
+from tests.speech.voxtral_service import voxtral_service
 
 # The libraries are imported by tests, too; read when they are.
 os.environ |= TELEMETRY_OFF
@@ -54,4 +55,32 @@ def limited_server(
         "WHISPER__FETCH": "none",
     }
     with run_server(with_diarizer(diarizer), tmp_path_factory.mktemp("limited"), limits) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def voxtral_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny Voxtral: whatever it hears or reads, it writes the same."""
+    from tests.speech.voxtral_maker import ANSWERED, HEARD, make_voxtral  # noqa: PLC0415 -- torch
+
+    folder = tmp_path_factory.mktemp("voxtral") / "tiny"
+    make_voxtral(folder, heard=HEARD, answered=ANSWERED)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def spoken() -> str:
+    """What that model writes of a piece of sound."""
+    from tests.speech.voxtral_maker import HEARD  # noqa: PLC0415 -- torch
+
+    return "".join(HEARD).strip()
+
+
+@pytest.fixture(scope="session")
+def voxtral(
+    tmp_path_factory: pytest.TempPathFactory, voxtral_model: Path, diarizer: Path
+) -> Iterator[SpeechServer]:
+    """services/voxtral with a scripted model, and a pipeline that tells voices apart."""
+    service = voxtral_service(voxtral_model, diarizer)
+    with run_server(service, tmp_path_factory.mktemp("voxtral")) as running:
         yield running
