@@ -13,6 +13,7 @@ from services.transcription.metrics import Metrics
 from services.transcription.transcript import Progress
 from services.transcription.worker import Cancellation, Cancelled, Worker
 from services.voxtral.answers import Answer, SpokenSegment
+from services.voxtral.files import shown_name
 from services.voxtral.request import JobInput, Wanted, named
 from services.voxtral.settings import Settings
 from services.voxtral.sources import decoded, fetched
@@ -42,13 +43,14 @@ class Handler:
         self._settings = settings
         self._worker = worker
         self._metrics = metrics
+        self._name = shown_name(settings.voxtral_model)
 
     def pong(self) -> dict[str, object]:
         """Answer a ping, whatever the model does."""
         engine = self._worker.engine
         return {
             "pong": True,
-            "model": self._settings.voxtral_model,
+            "model": self._name,
             "model_resident": engine is not None and bool(engine.resident()),
         }
 
@@ -99,7 +101,7 @@ class Handler:
         except asyncio.CancelledError:
             # The recording is closed after this, and the thread still reads it.
             gone.set()
-            await asyncio.wait({task})
+            await asyncio.gather(task, return_exceptions=True)
             raise
 
     def _tell(self, answer: Answer, waited_seconds: float, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """The app, and the engine: `python -m services.voxtral`, from the folder that holds services/."""
 
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,7 @@ from services.transcription.metrics import Metrics
 from services.voxtral import routes
 from services.voxtral.database import StoreError
 from services.voxtral.handler import Handler
+from services.voxtral.model import Model
 from services.voxtral.queue import Queue
 from services.voxtral.settings import Settings
 from services.voxtral.store import Store
@@ -45,7 +47,7 @@ def create_app(
     configure_logging(log_level(settings))
     use_one_heap()
     try:
-        store = Store(settings.voxtral_state, waiting_max=settings.max_queue)
+        store = Store(settings.voxtral_state, waiting_max=settings.max_queue, now=time.time())
     except StoreError as error:
         raise SystemExit(str(error)) from None
     downloads = Downloads()
@@ -87,17 +89,30 @@ def load_engine(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from services.voxtral.engine import VoxtralEngine  # noqa: PLC0415 -- in the worker's thread
 
-    if settings.voxtral_engine == "vllm":
-        from services.voxtral.on_vllm import load  # noqa: PLC0415 -- only if it is used
-    else:
-        from services.voxtral.on_transformers import load  # noqa: PLC0415 -- only if it is used
     return VoxtralEngine(
         settings,
         Provision(settings, downloads, may_fetch=True),
         downloads,
-        partial(load, settings),
+        _model_loader(settings, downloads),
         **({} if metrics is None else {"on_load": metrics.model_loaded}),
     )
+
+
+def _model_loader(
+    settings: Settings, downloads: Downloads
+) -> Callable[[Callable[[], None]], Model]:
+    """Give what loads the model; it is given what may raise to give up."""
+    if settings.voxtral_engine == "vllm":
+        from services.voxtral.on_vllm import Loader  # noqa: PLC0415 -- only if it is used
+
+        return Loader(settings)
+
+    def load(check: Callable[[], None]) -> Model:
+        from services.voxtral import on_transformers  # noqa: PLC0415 -- seconds, for torch
+
+        return on_transformers.load(settings, check, downloads)
+
+    return load
 
 
 def log_level(settings: Settings) -> str:

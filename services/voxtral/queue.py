@@ -9,14 +9,15 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from services.transcription.errors import ApiError, InvalidRequest, ModelNotFound
+from services.transcription.errors import ApiError, ModelNotFound, NotReady
 from services.transcription.transcript import Progress
 from services.transcription.worker import Cancelled
 from services.voxtral.answers import SpokenSegment
+from services.voxtral.database import StoreFailed
 from services.voxtral.handler import Handler
 from services.voxtral.jobs import Ending, Job, JobRequest, Status, accept, view
 from services.voxtral.request import JobInput, parse_input
@@ -32,8 +33,10 @@ R = TypeVar("R")
 CHUNK_BYTES_MAX = 1_000_000
 # Half of the 10 s after which Docker kills: what runs may end, then it is handed back.
 STOP_SECONDS_MAX = 5.0
+# A task that waits for a thread which does not listen ends with the process.
+_CANCEL_SECONDS_MAX = 1.0
 _SWEEP_SECONDS = 1.0
-# After a failure that no job is to blame for, such as a full disk.
+# Before the next try, after a failure that no job is to blame for, such as a full disk.
 _PAUSE_SECONDS = 5.0
 
 
@@ -43,6 +46,7 @@ class _Running:
 
     job: Job
     gone: asyncio.Event = field(default_factory=asyncio.Event)  # set: it is given up
+    begun: bool = False  # no: the model loads
     progress: Progress | None = None
     chunks: int = 0
 
@@ -91,23 +95,23 @@ class Queue:
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
         """Do the jobs until left; then the one that runs is finished, or handed back."""
+        loop = asyncio.get_running_loop()
+        working = loop.create_task(self._work(), name="jobs")
         tasks = [
-            asyncio.get_running_loop().create_task(work, name=name)
-            for name, work in (
-                ("jobs", self._work()),
-                ("expiry", self._sweep()),
-                ("webhooks", self._webhooks.run()),
-            )
+            working,
+            loop.create_task(self._sweep(), name="expiry"),
+            loop.create_task(self._webhooks.run(), name="webhooks"),
         ]
+        # Not below: requests may keep the server from leaving this block.
+        ending = loop.create_task(self._let_end(working), name="end of jobs")
         try:
             yield
         finally:
             self.stop()
-            await self._let_end(tasks[0])
+            await ending
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
-            await asyncio.to_thread(self._store.hand_back)
+            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS_MAX)
             await asyncio.to_thread(self._store.close)
 
     def stop(self) -> None:
@@ -161,17 +165,11 @@ class Queue:
 
     async def retry(self, job_id: str) -> Job:
         """Put a job in line again that failed."""
-        job, again = await self._keep(self._store.retry, job_id, time.time())
+        job = await self._keep(self._store.retry, job_id, time.time())
         if job is None:
             raise _unknown(job_id)
-        if not again:
-            raise InvalidRequest(
-                f"id: the job is {job.status}; only FAILED and TIMED_OUT ones are tried again",
-                param="id",
-                code="invalid_state",
-            )
         self._added.set()
-        return await self.find(job_id)
+        return job
 
     async def purge(self) -> int:
         """Cancel the jobs that wait, and give how many those were."""
@@ -197,36 +195,61 @@ class Queue:
         while not self._stopping.is_set():
             self._added.clear()
             try:
-                found = await asyncio.to_thread(self._store.next, time.time())
+                found = await asyncio.to_thread(self._store.take, time.time())
                 if found is None:
                     await self._added.wait()
                 else:
                     await self._do(*found)
+            except StoreFailed:
+                await self._pause()
             except Exception:
                 log.exception("a job could not be worked on")
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await self._pause()
 
     async def _do(self, job: Job, given: dict[str, Any]) -> None:
         """Do one job, and keep how it ended."""
         running = self._running = _Running(job)
         try:
+            ending = await self._outcome(running, given)
+            if ending is None:
+                await self._insist(self._store.hand_back, job.id)
+            else:
+                await self._finish(job.id, ending)
+        finally:
+            self._running = None
+
+    async def _outcome(self, running: _Running, given: dict[str, Any]) -> Ending | None:
+        """Work on a job, and give how it ended.
+
+        None: it has not, and waits for another time; or it was ended, or forgotten, by others.
+        """
+        job = running.job
+        try:
             # While the model loads, the job waits: that is not its own time.
             await self._handler.load(running.gone)
             if not await self._keep(self._store.begin, job.id, time.time()):
-                return
+                return None
+            running.begun = True
             answer = await self._in_time(running, parse_input(given))
         except Cancelled:
             log.info("job %s given up", job.id)
+            return None
+        except NotReady as error:
+            # No fault of the job: the disk is full, or the worker could not start.
+            log.warning("job %s waits: %s", job.id, error.code)
+            await self._pause()
+            return None
         except ApiError as error:
             log.warning("job %s failed: %s", job.id, error.code)
-            await self._finish(job.id, Ending(Status.FAILED, error=error.message))
+            return Ending(Status.FAILED, error=error.message)
+        except OSError as error:
+            log.error("job %s failed: %s", job.id, error)
+            told = f"the recording could not be kept for the work: {error.strerror}"
+            return Ending(Status.FAILED, error=told)
         except Exception:
             log.exception("job %s failed", job.id)
-            await self._finish(job.id, Ending(Status.FAILED, error="internal error"))
-        else:
-            await self._finish(job.id, Ending(Status.COMPLETED, output=answer))
-        finally:
-            self._running = None
+            return Ending(Status.FAILED, error="internal error")
+        return Ending(Status.COMPLETED, output=answer)
 
     async def _in_time(self, running: _Running, given: JobInput) -> dict[str, Any]:
         """Give the answer of a job, which may run for so long."""
@@ -247,6 +270,9 @@ class Queue:
                 told += " (policy.executionTimeout, EXECUTION_TIMEOUT_S)"
                 await self._finish(job.id, Ending(Status.TIMED_OUT, error=told))
                 running.gone.set()
+                # Whatever comes of it now is too late: it may wait in the line again.
+                await asyncio.gather(work, return_exceptions=True)
+                raise Cancelled
             return (await work).model_dump(mode="json")
         finally:
             work.cancel()
@@ -263,9 +289,27 @@ class Queue:
         return None
 
     async def _finish(self, job_id: str, ending: Ending) -> None:
-        await self._keep(self._store.finish, job_id, ending, time.time())
+        await self._insist(self._store.finish, job_id, ending, time.time())
         self._webhooks.wake()
         await self._tell()
+
+    async def _insist(self, change: Callable[..., R], *arguments: object) -> R:
+        """Change what is kept, once that is possible: a full disk may be emptied.
+
+        Raises StoreFailed where we stop before that: then the next process finds the job begun.
+        """
+        while True:
+            try:
+                return await self._keep(change, *arguments)
+            except StoreFailed:
+                if self._stopping.is_set():
+                    raise
+                await self._pause()
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PAUSE_SECONDS):
+                await self._stopping.wait()
 
     async def _keep(self, change: Callable[..., R], *arguments: object) -> R:
         """Change what is kept, in a thread: to write to the disk takes a while."""
@@ -273,7 +317,10 @@ class Queue:
         def run() -> tuple[R, Counts]:
             return change(*arguments), self._store.counts()
 
-        changed, self._counts = await asyncio.to_thread(run)
+        changed, counts = await asyncio.to_thread(run)
+        # Threads do not always come back in the order in which they counted.
+        if counts.changes >= self._counts.changes:
+            self._counts = counts
         return changed
 
     async def _tell(self) -> None:
@@ -292,20 +339,29 @@ class Queue:
                 pass
             try:
                 expired = await self._keep(self._store.expire, time.time())
-            except ApiError:
-                log.exception("expired jobs could not be forgotten")
-                continue
+                await asyncio.to_thread(self._store.scrub)
+            except StoreFailed:
+                continue  # it was logged, and the next second tells whether it is over
             for job_id in expired:
                 self._give_up(job_id)
             if expired:
                 await self._tell()
 
-    async def _let_end(self, work: "asyncio.Task[None]") -> None:
-        """Let the running job end, for a while; then ask it to."""
-        await asyncio.wait({work}, timeout=STOP_SECONDS_MAX)
-        if self._running is not None:
-            self._running.gone.set()
-        await asyncio.wait({work}, timeout=STOP_SECONDS_MAX / 2)
+    async def _let_end(self, working: "asyncio.Task[None]") -> None:
+        """When we stop, let the running job end, for a while; then ask it to, and hand it back."""
+        await self._stopping.wait()
+        if self._running is not None and not self._running.begun:
+            self._running.gone.set()  # no model is of use to who stops
+        await asyncio.wait({working}, timeout=STOP_SECONDS_MAX)
+        running = self._running
+        if running is None:
+            return
+        running.gone.set()
+        await asyncio.wait({working}, timeout=STOP_SECONDS_MAX / 2)
+        if self._running is running:
+            log.warning("job %s does not end, so it is handed back as it is", running.job.id)
+            with suppress(StoreFailed):  # then the next process finds it begun
+                await self._keep(self._store.hand_back, running.job.id)
 
     def _give_up(self, job_id: str) -> None:
         if self._running is not None and self._running.job.id == job_id:

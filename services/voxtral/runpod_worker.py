@@ -35,6 +35,9 @@ def serve(settings: Settings | None = None) -> None:
     configure_logging(log_level(settings))
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
+    # Unless told otherwise, the SDK logs what was said, too.
+    level = os.environ.get("RUNPOD_DEBUG_LEVEL", "INFO")
+    os.environ.setdefault("RUNPOD_LOG_LEVEL", level)
     use_one_heap()
     import runpod  # noqa: PLC0415 -- it reads its settings, and takes a second
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import aiohttp
 
-from services.transcription.errors import ApiError
 from services.voxtral.addresses import check_url, make_session
+from services.voxtral.database import StoreFailed
 from services.voxtral.jobs import Job
 from services.voxtral.settings import Settings
 from services.voxtral.store import Store, Webhook
@@ -28,9 +28,15 @@ class Webhooks:
     """Posts what is due; `render` gives the body."""
 
     def __init__(
-        self, store: Store, settings: Settings, render: Callable[[Job], dict[str, object]]
+        self,
+        store: Store,
+        settings: Settings,
+        render: Callable[[Job], dict[str, object]],
+        *,
+        again_seconds: float = AGAIN_SECONDS,
     ) -> None:
         self._store = store
+        self._again_seconds = again_seconds
         self._allow_private = settings.allow_private_urls
         self._render = render
         self._due = asyncio.Event()
@@ -51,9 +57,10 @@ class Webhooks:
                 try:
                     due = await asyncio.to_thread(self._store.due_webhooks, time.time(), _AT_ONCE)
                     await asyncio.gather(*(self._post(session, webhook) for webhook in due))
-                except ApiError:
-                    log.exception("webhooks could not be looked up")
-                    due = []
+                except StoreFailed:
+                    # Not at once: what was posted, and could not be noted, would be posted again.
+                    await asyncio.sleep(self._again_seconds)
+                    continue
                 if not due:
                     await self._wait()
 
@@ -70,7 +77,7 @@ class Webhooks:
         due_at = None
         if failure is not None:
             again = attempts < ATTEMPTS_MAX
-            due_at = time.time() + AGAIN_SECONDS if again else None
+            due_at = time.time() + self._again_seconds if again else None
             # Its address is nobody's business: it may hold a secret.
             log.warning("webhook of job %s attempt=%d: %s", webhook.job.id, attempts, failure)
         await asyncio.to_thread(self._store.webhook_posted, webhook.job.id, due_at=due_at)
