@@ -18,7 +18,7 @@ from services.diarization.provision import Provision, UnavailableError
 from services.faster_whisper.speech import find_speech
 from services.transcription.audio import SAMPLE_RATE, Recording, decode_audio
 from services.transcription.downloads import Downloads
-from services.transcription.errors import ApiError, InvalidRequest, load_failed, work_failed
+from services.transcription.errors import ApiError, load_failed, work_failed
 from services.transcription.job import Job
 from services.transcription.memory import give_back
 from services.transcription.request import SpeakerTuning, VadTuning
@@ -47,9 +47,6 @@ _SPEECH = VadTuning(min_silence_duration_ms=500, speech_pad_ms=200)
 _TOKENS_PER_SECOND = 8
 _TOKENS_MORE = 32
 _TOKENS_MAX = 4096
-# Codes of Whisper's that mistral-common 1.13 does not know: it takes those of two letters (ISO
-# 639-1), and Javanese is "jv" there.
-OTHERS_LANGUAGES = frozenset({"haw", "jw", "yue"})
 
 
 class VoxtralEngine:
@@ -117,7 +114,6 @@ class VoxtralEngine:
         model fails, Cancelled.
         """
         began = time.monotonic()
-        _check_language(wanted.language)
         job = Job(cancellation, report)
         samples = decode_audio(
             recording,
@@ -313,15 +309,6 @@ def _tokens_of(pieces: Sequence[Piece]) -> int:
     longest = max(piece.end_seconds - piece.start_seconds for piece in pieces)
     assert longest <= PIECE_SECONDS_MAX + 1 / SAMPLE_RATE, longest
     return min(_TOKENS_MAX, _TOKENS_MORE + int(_TOKENS_PER_SECOND * longest))
-
-
-def _check_language(code: str | None) -> None:
-    if code in OTHERS_LANGUAGES:
-        raise InvalidRequest(
-            f"language: Voxtral knows no {code!r}; leave it out, and the model finds out",
-            param="language",
-            code="invalid_value",
-        )
 
 
 def _give_back_memory() -> None:

@@ -14,6 +14,9 @@ from services.transcription.request import SpeakerTuning
 Task = Literal["transcribe", "summary", "transcribe_diarized"]
 
 TOKENS_MAX = 8192
+# Codes of Whisper's that mistral-common 1.13 does not know: it takes those of two letters (ISO
+# 639-1), and Javanese is "jv" there.
+OTHERS_LANGUAGES = frozenset({"haw", "jw", "yue"})
 _SPEAKERS_MAX = 50
 _URL_CHARACTERS_MAX = 4096
 
@@ -95,7 +98,7 @@ class Fields(BaseModel):
             summary = told and with_summary_default
         return Wanted(
             task=self.task,
-            language=parse_language(self.language) if self.language else None,
+            language=_language(self.language),
             summary=summary or self.task == "summary",
             sentiment=self.sentiment or False,
             max_new_tokens=self.max_new_tokens,
@@ -111,6 +114,13 @@ class Fields(BaseModel):
         return SpeakerTuning(
             count=self.num_speakers, count_min=self.min_speakers, count_max=self.max_speakers
         )
+
+
+def _language(written: str | None) -> str | None:
+    code = parse_language(written) if written else None
+    if code in OTHERS_LANGUAGES:
+        raise invalid("language", written, "Voxtral does not know it; leave it out to detect it")
+    return code
 
 
 class JobInput(Fields):

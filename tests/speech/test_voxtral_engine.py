@@ -328,14 +328,6 @@ def test_what_is_too_long_is_refused_before_any_work(loaded):
     assert bench.reported == []
 
 
-def test_a_language_that_voxtral_does_not_know_is_refused(bench):
-    """By its name, before any work."""
-    error = refused(bench, RECORDING, language="haw")
-
-    assert (error.status, error.param) == (400, "language")
-    assert "'haw'" in error.message
-
-
 def test_a_transcript_names_whoever_speaks_next():
     """Once for all that is said without a break; or nobody, where nobody is known."""
 

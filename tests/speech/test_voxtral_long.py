@@ -129,7 +129,6 @@ def test_forty_five_minutes_are_done_in_pieces(bench, long):
     for segment, piece in zip(segments, bench.model.pieces, strict=True):
         assert is_part(long.samples, piece, segment.start)
         assert len(piece) / SAMPLE_RATE == pytest.approx(segment.end - segment.start, abs=2e-3)
-    print(watch.growth, max(while_writing))
     assert max(while_writing) < long.samples.nbytes + WRITING_BYTES_MAX
     assert watch.growth < 2 * long.samples.nbytes + WORK_BYTES_MAX
 

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from services.transcription.downloads import Downloads
 from services.transcription.errors import EngineError, FetchFailed
 from services.transcription.languages import LANGUAGES
-from services.voxtral.engine import OTHERS_LANGUAGES
 from services.voxtral.model import Samples, Written
 from services.voxtral.on_transformers import OnTransformers, load
+from services.voxtral.request import OTHERS_LANGUAGES
 from services.voxtral.settings import MINI, Settings
 from tests.services.hub import run_hub
 from tests.services.sounds import SAMPLE_RATE
@@ -119,7 +119,7 @@ def test_a_language_is_part_of_the_question(random_folder):
 
 
 def test_every_other_language_of_ours_can_be_told(scripted):
-    """The engine refuses those that the tokenizer does not know, and no others."""
+    """Requests refuse those that the tokenizer does not know, and no others."""
     refused = set()
     for code in LANGUAGES:
         try:
