@@ -48,11 +48,12 @@ $(SPEECH)/.dev: $(SPEECH)/.made pyproject.toml requirements.lock
 
 # As the image does: the CPU build first, so that no CUDA build is taken for it; --retries 1, for
 # where that index cannot be reached pip goes on with its other sources.
-$(SPEECH)/.heavy: $(SPEECH)/.dev services/whisperx/requirements.txt
-	@echo "installing PyTorch and services/whisperx into $(SPEECH): 2.3 GB, a minute or more …"
+HEAVY := services/whisperx/requirements.txt services/voxtral/requirements.txt
+$(SPEECH)/.heavy: $(SPEECH)/.dev $(HEAVY)
+	@echo "installing PyTorch, services/whisperx and services/voxtral into $(SPEECH): 2.4 GB, a minute or more …"
 	@$(PIP) --no-deps --retries 1 --extra-index-url "$(TORCH_INDEX)" \
-	  "$$(grep '^torch==' services/whisperx/requirements.txt)+cpu"
-	@$(PIP) --no-deps --requirement services/whisperx/requirements.txt
+	  "$$(grep '^torch==' $(firstword $(HEAVY)))+cpu"
+	@$(PIP) --no-deps $(HEAVY:%=--requirement %)
 	@rm -f $(@D)/lib/python3*/site-packages/torchaudio/lib/*.so  # they want CUDA
 	@touch $@
 
@@ -63,7 +64,7 @@ test: $(VENV)/.dev $(VENV)/.clients  ## everything that this machine allows
 	$(BIN)/python -m pytest $(ARGS)
 
 test-speech: export OMP_WAIT_POLICY := PASSIVE
-test-speech: $(SPEECH)/.heavy  ## services/whisperx, with PyTorch: 2.3 GB on disk
+test-speech: $(SPEECH)/.heavy  ## services/whisperx and services/voxtral, with PyTorch: 2.4 GB on disk
 	$(SPEECH)/bin/python -m pytest tests/speech \
 	  tests/contract/test_transcription_api.py tests/contract/test_transcription_crowd.py $(ARGS)
 

@@ -34,7 +34,9 @@ def fetch(name: str, *, speakers: bool, vllm: bool) -> None:
         os.environ.setdefault(variable, value)
     model = name or os.environ.get("VOXTRAL_MODEL") or os.environ.get("MODEL_ID") or MINI
     vllm = vllm or os.environ.get("VOXTRAL_ENGINE") == "vllm"
-    _fetch_model(model, MISTRAL if vllm else TRANSFORMERS)
+    # With a model of the operator's own only the speakers are left to be downloaded.
+    if name or not (speakers and is_folder(model)):
+        _fetch_model(model, MISTRAL if vllm else TRANSFORMERS)
     if speakers:
         _fetch_speakers()
 

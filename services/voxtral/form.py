@@ -17,6 +17,8 @@ class UploadForm(Fields):
             if "anyOf" in described:
                 described.update(described.pop("anyOf")[0])
                 described.pop("default")
+                # Swagger fills in what it makes up ("string", 0) where there is no example.
+                described["example"] = ""
         file = {
             "type": "string",
             "contentMediaType": "application/octet-stream",

@@ -50,19 +50,26 @@ class Webhooks:
         self._due.set()
 
     async def run(self) -> None:
-        """Post for ever."""
-        async with make_session(allow_private=self._allow_private) as session:
+        """Post for ever; a host that is slow does not keep the results of others."""
+        posting: dict[str, asyncio.Task[None]] = {}
+        async with (
+            make_session(allow_private=self._allow_private) as session,
+            asyncio.TaskGroup() as tasks,
+        ):
             while True:
                 self._due.clear()
-                try:
-                    due = await asyncio.to_thread(self._store.due_webhooks, time.time(), _AT_ONCE)
-                    await asyncio.gather(*(self._post(session, webhook) for webhook in due))
-                except StoreFailed:
-                    # Not at once: what was posted, and could not be noted, would be posted again.
-                    await asyncio.sleep(self._again_seconds)
-                    continue
-                if not due:
-                    await self._wait()
+                posting = {job: task for job, task in posting.items() if not task.done()}
+                for webhook in await self._look():
+                    if webhook.job.id not in posting and len(posting) < _AT_ONCE:
+                        posting[webhook.job.id] = tasks.create_task(self._post(session, webhook))
+                await self._wait()
+
+    async def _look(self) -> list[Webhook]:
+        """Give what is due, what is being posted included."""
+        try:
+            return await asyncio.to_thread(self._store.due_webhooks, time.time(), 2 * _AT_ONCE)
+        except StoreFailed:
+            return []  # it was logged
 
     async def _wait(self) -> None:
         try:
@@ -80,7 +87,12 @@ class Webhooks:
             due_at = time.time() + self._again_seconds if again else None
             # Its address is nobody's business: it may hold a secret.
             log.warning("webhook of job %s attempt=%d: %s", webhook.job.id, attempts, failure)
-        await asyncio.to_thread(self._store.webhook_posted, webhook.job.id, due_at=due_at)
+        try:
+            await asyncio.to_thread(self._store.webhook_posted, webhook.job.id, due_at=due_at)
+        except StoreFailed:
+            # Not at once: what was posted, and cannot be noted, is posted again.
+            await asyncio.sleep(self._again_seconds)
+        self.wake()
 
     async def _failure(self, session: aiohttp.ClientSession, webhook: Webhook) -> str | None:
         """Post once; None if it was taken."""
@@ -93,4 +105,8 @@ class Webhooks:
             ) as answer:
                 return None if answer.status == _OK else f"status {answer.status}"
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return type(error).__name__
+        except Exception as error:
+            # A bug, which must not keep the others from being posted.
+            log.exception("a webhook could not be posted")
             return type(error).__name__
