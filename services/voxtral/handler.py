@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.transcription.audio import Recording
@@ -44,6 +44,20 @@ class Handler:
         self._worker = worker
         self._metrics = metrics
         self._name = shown_name(settings.voxtral_model)
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def turn(self, gone: asyncio.Event) -> AsyncIterator[None]:
+        """Have the worker to oneself, for several calls of it; who asked first is first.
+
+        A job's time runs from its first call on, so nobody else's may come in between. Raises
+        Cancelled.
+        """
+        await _unless(gone, self._turn.acquire())
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def pong(self) -> dict[str, object]:
         """Answer a ping, whatever the model does."""
@@ -83,18 +97,22 @@ class Handler:
         wanted: Wanted,
         gone: asyncio.Event,
         report: Report = ignore_reports,
+        *,
+        arrived: float | None = None,
     ) -> Answer:
-        """Do what is wanted with a recording that is here; raises ApiError."""
+        """Do what is wanted with a recording that is here; raises ApiError.
+
+        `arrived` is since when it waits, by the monotonic clock; None: from now on.
+        """
 
         def job(engine: "VoxtralEngine", cancellation: Cancellation) -> Answer:
             engine.load(cancellation.check)
             began = time.monotonic()
             answer = engine.work(recording, wanted, cancellation, report)
-            self._tell(answer, began - arrived, time.monotonic() - began)
+            self._tell(answer, began - since, time.monotonic() - began)
             return answer
 
-        arrived = time.monotonic()
-
+        since = time.monotonic() if arrived is None else arrived
         task = asyncio.ensure_future(self._worker.run(job, gone=_wait(gone)))
         try:
             return await asyncio.shield(task)

@@ -225,12 +225,13 @@ class Queue:
         """
         job = running.job
         try:
-            # While the model loads, the job waits: that is not its own time.
-            await self._handler.load(running.gone)
-            if not await self._keep(self._store.begin, job.id, time.time()):
-                return None
-            running.begun = True
-            answer = await self._in_time(running, parse_input(given))
+            async with self._handler.turn(running.gone):
+                # While the model loads, the job waits: that is not its own time.
+                await self._handler.load(running.gone)
+                if not await self._keep(self._store.begin, job.id, time.time()):
+                    return None
+                running.begun = True
+                answer = await self._in_time(running, parse_input(given))
         except Cancelled:
             log.info("job %s given up", job.id)
             return None

@@ -4,6 +4,7 @@ Each route of the contract is at its own name, too, for people with curl: /run i
 """
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
@@ -221,7 +222,9 @@ async def transcribe(request: Request) -> JSONResponse:
         watch = asyncio.ensure_future(until_gone(request))
         watch.add_done_callback(lambda _watch: gone.set())
         try:
-            answer = await handler.work(upload.recording, wanted, gone)
+            arrived = time.monotonic()
+            async with handler.turn(gone):
+                answer = await handler.work(upload.recording, wanted, gone, arrived=arrived)
         finally:
             watch.cancel()
     return JSONResponse(answer.model_dump(mode="json"))

@@ -73,7 +73,7 @@ class Webhooks:
 
     async def _wait(self) -> None:
         try:
-            async with asyncio.timeout(_LOOK_SECONDS):
+            async with asyncio.timeout(min(_LOOK_SECONDS, self._again_seconds)):
                 await self._due.wait()
         except TimeoutError:
             pass

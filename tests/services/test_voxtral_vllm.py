@@ -336,7 +336,6 @@ def test_a_refusal_after_the_answer_began_is_the_clients_fault(stub):
     [
         pytest.param("Internal server error", "vLLM failed", id="a failure"),
         pytest.param("status 502", "vLLM failed", id="a proxy's failure"),
-        pytest.param("status 302", "vLLM failed", id="a redirect"),
         pytest.param("status 404", "vLLM failed", id="no such route"),
         pytest.param("breaks", "vLLM does not answer", id="no answer"),
         pytest.param("breaks while answering", "vLLM does not answer", id="half an answer"),
@@ -364,6 +363,16 @@ def test_a_failure_is_told_and_nothing_is_done_twice(
     assert failed.value.message == f"{told}, see the service's log"
     assert "vllm failed exit_status=None reason=" in caplog.text
     assert len(stub.state.asked) == 1
+
+
+def test_a_redirect_is_not_followed(stub):
+    """Recordings go where the operator said, and nowhere else."""
+    model = load(stub)
+    stub.state.plan.append("redirects")
+    with pytest.raises(EngineError, match="vLLM failed"):
+        transcribe(model)
+
+    assert stub.state.paths == ["/v1/models", "/v1/audio/transcriptions"]
 
 
 def test_out_of_memory_is_told_as_such(stub):

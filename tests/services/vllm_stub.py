@@ -66,6 +66,7 @@ class State:
     held: set[str] = field(default_factory=set)
     engine_dead: bool = False
 
+    paths: list[str] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
@@ -96,6 +97,7 @@ class Handlers:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        self.state.paths.append(request.path)
         wanted = f"Bearer {self.state.key}"
         guarded = request.path.startswith("/v1") and self.state.key is not None
         if guarded and request.headers.get("Authorization") != wanted:
@@ -245,6 +247,8 @@ class Handlers:
             return web.Response(body=trouble.removeprefix("says ").encode())
         if trouble.startswith("status "):
             return web.Response(status=int(trouble.removeprefix("status ")), text="no more told")
+        if trouble == "redirects":
+            raise web.HTTPFound("/health")
         if trouble == "breaks":
             _break_connection(request)
             return web.Response()
