@@ -94,7 +94,8 @@ class Metrics:
         """Count a finished job."""
         self._audio_seconds.labels(model).inc(audio_seconds)
         self._work_seconds.labels(model).inc(seconds)
-        self._factor.labels(model).observe(seconds / audio_seconds)
+        if audio_seconds > 0:  # of some samples, rounded, it is none
+            self._factor.labels(model).observe(seconds / audio_seconds)
         self._waited.observe(waited_seconds)
 
     def model_loaded(self, model: str, seconds: float, error: Exception | None) -> None:

@@ -53,6 +53,7 @@ class ServiceSettings(BaseSettings):
         env_ignore_empty=True,  # compose files write `NAME=${NAME:-}`
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,  # a limit is a limit, and samples are counted by whole numbers
     )
 
     # The size of one recording: "500MB", "1GiB" or bytes. 500 MB is 4.3 h of 16 kHz WAV.

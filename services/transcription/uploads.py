@@ -8,8 +8,16 @@ which an m4a whose index comes last needs.
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +28,7 @@ from starlette.requests import Request
 from services.transcription.audio import Recording, raw_audio
 from services.transcription.errors import (
     InvalidRequest,
+    QueueFull,
     RequestTimeout,
     UnsupportedMediaType,
     UploadTooLarge,
@@ -34,6 +43,8 @@ LARGE_FIELDS_MAX = 4
 # where values lie too deep within one another.
 JSON_VALUES_MAX = 10_000
 JSON_DEPTH_MAX = 50
+# A body that any request has room for: a thousand of them are 64 MB.
+SMALL_BYTES_MAX = 64 * 1024
 # What a telephone sends from where there is hardly a network. Who sends less keeps a place from
 # others with a trickle.
 RATE_BYTES_MIN = 2000
@@ -156,8 +167,47 @@ def _check_head(request: Request, limits: UploadLimits) -> None:
         raise _too_large(limits)
 
 
-async def receive_json(request: Request, *, bytes_max: int, silence_seconds_max: float) -> Any:  # noqa: ANN401 -- that is what JSON is
-    """Receive a body of JSON; raises InvalidRequest, UploadTooLarge, UnsupportedMediaType."""
+class Bodies:
+    """How much of bodies may be in memory at once; belongs to one event loop."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes_held = 0
+
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[int], None]]:
+        """Keep a body until left; give what is to be told of each part's bytes.
+
+        That raises QueueFull where there is no room. A small body always has some.
+        """
+        received = held = 0
+
+        def take(more: int) -> None:
+            nonlocal received, held
+            received += more
+            wanted = max(0, received - SMALL_BYTES_MAX) - held
+            if self._bytes_held + wanted > self._bytes_max:
+                raise QueueFull(
+                    "other large bodies are being received, try again later",
+                    code="queue_full",
+                    retry_after_seconds=10,
+                )
+            held += wanted
+            self._bytes_held += wanted
+
+        try:
+            yield take
+        finally:
+            self._bytes_held -= held
+
+
+async def receive_json(
+    request: Request, *, bytes_max: int, silence_seconds_max: float, take: Callable[[int], None]
+) -> Any:  # noqa: ANN401 -- that is what JSON is
+    """Receive a body of JSON; `take` is told of each part's bytes, and may raise.
+
+    Raises InvalidRequest, UploadTooLarge, UnsupportedMediaType.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     # A page of another site could send any other type without asking the browser's leave.
     if content_type != "application/json":
@@ -172,6 +222,7 @@ async def receive_json(request: Request, *, bytes_max: int, silence_seconds_max:
         raise too_large
     body = bytearray()
     async for chunk in _limited(request, bytes_max, silence_seconds_max, too_large):
+        take(len(chunk))
         body += chunk
     # In a thread: of 20 MB it takes a tenth of a second.
     return await asyncio.to_thread(_parse_json, body)

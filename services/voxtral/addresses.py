@@ -9,6 +9,7 @@ literal addresses and resolved names, for each of a name's addresses, for redire
 attempts. A name that changes its address in between (DNS rebinding) gains nothing.
 """
 
+import asyncio
 import errno
 import re
 import socket
@@ -24,7 +25,7 @@ from aiohttp import (
     TCPConnector,
     ThreadedResolver,
 )
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from services.transcription.errors import InvalidRequest
@@ -75,6 +76,8 @@ _IPV6_NOT_PUBLIC = tuple(
 # like for private use, 64:ff9b:1::/48, is not public.
 _NAT64 = IPv6Network("64:ff9b::/96")
 _IPV4_BITS = 0xFFFF_FFFF
+# Of one session, at once. Python has six threads for such waits on a machine of two cores.
+_LOOKUPS_MAX = 2
 
 
 class AddressRefused(OSError):
@@ -107,7 +110,7 @@ def make_session(
     lifts the check. `resolver` is the system's if not given.
     """
     connector = TCPConnector(
-        resolver=resolver or ThreadedResolver(),
+        resolver=resolver or _SystemResolver(),
         use_dns_cache=False,
         socket_factory=None if allow_private else _sockets_to(may_reach),
     )
@@ -148,6 +151,32 @@ def check_url(url: str, *, field: str) -> URL:
 def shown_host(url: URL) -> str:
     """Give the host as people write it, for a message."""
     return repr((url.host or "")[:HOST_SHOWN_CHARACTERS_MAX])
+
+
+class _SystemResolver(ThreadedResolver):
+    """The system's, which may look for a name for half a minute, whoever chose it.
+
+    Each lookup holds one of the threads that all else needs, too, even when nobody waits for it
+    any more. So there is room for a few.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room = asyncio.Semaphore(_LOOKUPS_MAX)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Look a name up, when there is room."""
+        await self._room.acquire()
+        looking = asyncio.ensure_future(super().resolve(host, port, family))
+        looking.add_done_callback(self._leave)
+        return await asyncio.shield(looking)
+
+    def _leave(self, looked: "asyncio.Future[list[ResolveResult]]") -> None:
+        self._room.release()
+        if not looked.cancelled():
+            looked.exception()  # who waited for it knows, if there is anybody left
 
 
 def _is_public_v4(address: IPv4Address) -> bool:

@@ -21,7 +21,7 @@ class UploadForm(Fields):
                 described["example"] = ""
         file = {
             "type": "string",
-            "contentMediaType": "application/octet-stream",
+            "format": "binary",
             "description": "The recording, in any format that FFmpeg reads.",
         }
         schema["properties"] = {"file": file, **schema["properties"]}

@@ -15,6 +15,7 @@ from services.transcription.app import create_app as create_speech_app
 from services.transcription.downloads import Downloads
 from services.transcription.memory import use_one_heap
 from services.transcription.metrics import Metrics
+from services.transcription.uploads import Bodies
 from services.voxtral import routes
 from services.voxtral.database import StoreError
 from services.voxtral.handler import Handler
@@ -27,6 +28,9 @@ if TYPE_CHECKING:  # it is imported in the worker's thread
     from services.voxtral.engine import VoxtralEngine
 
 MakeEngine = Callable[[Settings, Downloads, Metrics], "VoxtralEngine"]
+
+# A dozen of the largest, each of which takes as much again while it is read.
+_BODIES_BYTES_MAX = 256 * 1024 * 1024
 
 DESCRIPTION = """\
 Transcript, summary, sentiment and speakers by
@@ -65,6 +69,7 @@ def create_app(
         state={
             "endpoint_id": settings.runpod_endpoint_id,
             "with_summary_default": settings.with_summary_default,
+            "bodies": Bodies(_BODIES_BYTES_MAX),
         },
         is_busy=lambda: app.state.queue.busy or downloads.busy,
         stop=stop,

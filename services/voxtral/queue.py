@@ -195,11 +195,15 @@ class Queue:
         while not self._stopping.is_set():
             self._added.clear()
             try:
-                found = await asyncio.to_thread(self._store.take, time.time())
+                # Before that it is not taken: what others do with the model is no attempt at it.
+                async with self._handler.turn(self._stopping):
+                    found = await asyncio.to_thread(self._store.take, time.time())
+                    if found is not None:
+                        await self._do(*found)
                 if found is None:
                     await self._added.wait()
-                else:
-                    await self._do(*found)
+            except Cancelled:
+                return  # we stop
             except StoreFailed:
                 await self._pause()
             except Exception:
@@ -225,13 +229,12 @@ class Queue:
         """
         job = running.job
         try:
-            async with self._handler.turn(running.gone):
-                # While the model loads, the job waits: that is not its own time.
-                await self._handler.load(running.gone)
-                if not await self._keep(self._store.begin, job.id, time.time()):
-                    return None
-                running.begun = True
-                answer = await self._in_time(running, parse_input(given))
+            # While the model loads, the job waits: that is not its own time.
+            await self._handler.load(running.gone)
+            if not await self._keep(self._store.begin, job.id, time.time()):
+                return None
+            running.begun = True
+            answer = await self._in_time(running, parse_input(given))
         except Cancelled:
             log.info("job %s given up", job.id)
             return None

@@ -80,7 +80,7 @@ AppQueue = Annotated[Queue, Depends(get_queue)]
 )
 async def run(request: Request, queue: AppQueue) -> JSONResponse:
     """Accept a job of at most 10 MiB; its result is kept for half an hour after it has ended."""
-    job = await queue.submit(await _receive(request, RUN_BYTES_MAX), synchronous=False)
+    job = await _submit(request, queue, RUN_BYTES_MAX, synchronous=False)
     return JSONResponse({"id": job.id, "status": job.status})
 
 
@@ -98,7 +98,7 @@ async def runsync(
     ] = WAIT_MS_DEFAULT,
 ) -> JSONResponse:
     """Accept a job of at most 20 MiB; after `wait`, /status tells. Its result is kept a minute."""
-    job = await queue.submit(await _receive(request, RUNSYNC_BYTES_MAX), synchronous=True)
+    job = await _submit(request, queue, RUNSYNC_BYTES_MAX, synchronous=True)
     job = await queue.wait(job.id, wait / 1000)
     return await _status_of(queue, job)
 
@@ -230,10 +230,13 @@ async def transcribe(request: Request) -> JSONResponse:
     return JSONResponse(answer.model_dump(mode="json"))
 
 
-async def _receive(request: Request, bytes_max: int) -> JobRequest:
+async def _submit(request: Request, queue: Queue, bytes_max: int, *, synchronous: bool) -> Job:
     seconds = request.app.state.upload_limits.silence_seconds_max
-    given = await receive_json(request, bytes_max=bytes_max, silence_seconds_max=seconds)
-    return JobRequest.parse(given)
+    with request.app.state.bodies.hold() as take:
+        given = await receive_json(
+            request, bytes_max=bytes_max, silence_seconds_max=seconds, take=take
+        )
+        return await queue.submit(JobRequest.parse(given), synchronous=synchronous)
 
 
 async def _status_of(queue: Queue, job: Job) -> JSONResponse:

@@ -86,7 +86,8 @@ def make_handler(
 def _reporter(
     job: dict[str, Any], update: Callable[[dict[str, Any], object], None]
 ) -> Callable[[Progress | SpokenSegment], None]:
-    told_at = 0.0
+    # Not at once: an update has a connection of its own, and may come after a quick result.
+    told_at = time.monotonic()
 
     def report(reported: Progress | SpokenSegment) -> None:
         nonlocal told_at

@@ -117,6 +117,8 @@ class Store:
         with self._database.transaction() as database:
             if ending is None:
                 self._check_room(database)
+            if job.webhook is not None:
+                self._check_webhooks(database)
             database.execute(
                 "INSERT INTO jobs (id, status, synchronous, submitted_at, expires_at,"
                 " execution_seconds, webhook) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -272,14 +274,11 @@ class Store:
             running = database.execute(
                 "SELECT count(*) FROM jobs WHERE status = 'IN_PROGRESS'"
             ).fetchone()[0]
-            webhooks = database.execute(
-                "SELECT count(*) FROM jobs WHERE webhook_due_at IS NOT NULL"
-            ).fetchone()[0]
             return Counts(
                 **totals,
                 in_queue=_waiting(database),
                 in_progress=running,
-                webhooks=webhooks,
+                webhooks=_to_post(database),
                 changes=database.total_changes,
             )
 
@@ -308,6 +307,17 @@ class Store:
             raise QueueFull(
                 f"{waiting} jobs wait here already, try again later (MAX_QUEUE)",
                 code="queue_full",
+                retry_after_seconds=10,
+            )
+
+    def _check_webhooks(self, database: sqlite3.Connection) -> None:
+        """Refuse a job whose result would have to wait until many others are posted."""
+        waiting = _to_post(database)
+        if waiting >= self._waiting_max:
+            raise QueueFull(
+                f"webhook: {waiting} results are still to be posted, try again later (MAX_QUEUE)",
+                code="queue_full",
+                param="webhook",
                 retry_after_seconds=10,
             )
 
@@ -376,6 +386,11 @@ def _number(database: sqlite3.Connection, job_id: str) -> int | None:
 
 def _waiting(database: sqlite3.Connection) -> int:
     row = database.execute("SELECT count(*) FROM jobs WHERE status = 'IN_QUEUE'").fetchone()
+    return int(row[0])
+
+
+def _to_post(database: sqlite3.Connection) -> int:
+    row = database.execute("SELECT count(*) FROM jobs WHERE webhook_due_at IS NOT NULL").fetchone()
     return int(row[0])
 
 

@@ -196,9 +196,12 @@ class _Asking:
         prompt = _SENTIMENT.format(text=text, how=self._how)
         schema = Sentiment.model_json_schema()
         for ask in (self._ask, self._ask_again):
-            if found := parse_sentiment(ask(prompt, self._tokens_max, schema).text):
+            answer = ask(prompt, self._tokens_max, schema)
+            if found := parse_sentiment(answer.text):
                 return found
         told = "the model twice gave no opinion in the form that it was asked for"
+        if not answer.complete:
+            told += f"; the last one was cut off at {self._tokens_max} tokens (max_new_tokens)"
         self._job.warn("sentiment_unavailable", told)
         return None
 
