@@ -11,7 +11,7 @@ from typing import Any
 from tests.daemon import ROOT, Daemon, free_port
 from tests.services.speech_server import FASTER_WHISPER, SpeechService
 
-UVICORN = ("{python}", "-m", "uvicorn", "--host", "127.0.0.1", "--port", "{port}")
+ADDRESS = ("--host", "127.0.0.1", "--port", "{port}")
 
 
 def speech(
@@ -21,7 +21,7 @@ def speech(
 ) -> dict[str, Any]:
     """Return the map's entry of a service with a door of its own, which needs no host name."""
     return {
-        "command": [*UVICORN, service.app],
+        "command": ["{python}", *service.arguments, *ADDRESS],
         "directory": str(ROOT),
         "environment": {**service.environment, **(environment or {})},
         "listen": f"127.0.0.1:{free_port()}",

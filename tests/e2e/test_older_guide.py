@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
-import subprocess
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +16,7 @@ import pytest
 
 from tests.clients.installed import PYTHON_1, PYTHON_3, Client
 from tests.clients.speech_daemon import SpeechDaemon, run_daemon, speech
-from tests.containers import skip_or_fail
+from tests.clients.typed import run_as_typed
 from tests.services.sounds import FRENCH_RECORDING, FRENCH_WORDS, SAMPLE_RATE, encode
 
 HOST = "whisper.localhost"
@@ -75,22 +72,12 @@ def folder(tmp_path_factory) -> Path:
 
 def test_curl_gets_the_words_from_a_stopped_service(running, folder):
     """The command wakes the service by its host name and prints what was said."""
-    if shutil.which("curl") is None:
-        skip_or_fail("there is no curl command")
     running.await_stopped(HOST)
     before = running.daemon.starts(HOST)
-    done = subprocess.run(
-        ["bash", "-c", CURL.replace(BASE_URL, f"http://{HOST}:{running.daemon.port}")],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], "API_KEY": "dummy"},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    command = CURL.replace(BASE_URL, f"http://{HOST}:{running.daemon.port}")
+    printed = run_as_typed(command, folder, API_KEY="dummy")
 
-    assert 0 == done.returncode, done.stderr
-    assert FRENCH_WORDS == json.loads(done.stdout)["text"]
+    assert FRENCH_WORDS == json.loads(printed)["text"]
     assert before + 1 == running.daemon.starts(HOST)
 
 

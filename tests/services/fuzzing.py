@@ -6,7 +6,7 @@ The requests are the same in every run. A failure prints the one that failed, as
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,11 +122,15 @@ def try_many(
 
 
 def try_limits(
-    api: BaseSchema, operation: APIOperation, fixed: Mapping[str, Any] | None = None
+    api: BaseSchema,
+    operation: APIOperation,
+    fixed: Mapping[str, Any] | None = None,
+    *,
+    adapt: Callable[[Case], None] = lambda _case: None,
 ) -> None:
     """Try every bound of every field from both sides, every field left out, every type mistaken.
 
-    `fixed` fields have one value wherever they have any.
+    `fixed` fields have one value wherever they have any; `adapt` may change more.
     """
     cases = api.iter_coverage_cases(
         operation,
@@ -137,6 +141,7 @@ def try_limits(
         for name, value in (fixed or {}).items():
             if isinstance(case.body, dict) and case.body.get(name):
                 case.body[name] = value
+        adapt(case)
         case.call_and_validate(checks=CHECKS, timeout=30)
 
 

@@ -27,6 +27,8 @@ class SpeechService:
     name: str
     app: str
     environment: dict[str, str] = field(default_factory=dict)
+    # What Python runs where it is not uvicorn; uvicorn's options may follow.
+    program: tuple[str, ...] = ()
     # What OpenAI's API has, and not every engine: "temperature", "logprobs".
     abilities: frozenset[str] = frozenset()
     # Of a recording that keeps the tiny model at work for several seconds, and a shorter one.
@@ -34,6 +36,11 @@ class SpeechService:
     shorter_seconds: float = 120.0
     # The fields with which the tiny model hears a long recording as well as a short one.
     long_fields: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Python's arguments; options of uvicorn may follow."""
+        return self.program or ("-m", "uvicorn", self.app)
 
 
 FASTER_WHISPER = SpeechService(
@@ -89,6 +96,9 @@ class SpeechServer:
     def is_busy(self) -> bool:
         return httpx.get(self.url + "/busy").json()["busy"]
 
+    def await_ready(self) -> None:
+        wait_for(lambda: httpx.get(self.url + "/ready").is_success, START_SECONDS_MAX, "/ready")
+
     def await_busy(self, expected: bool, seconds_max: float = 20.0) -> None:
         wait_for(lambda: self.is_busy() == expected, seconds_max, f"busy to be {expected}")
 
@@ -106,16 +116,23 @@ def wait_for(condition, seconds_max: float, what: str) -> None:
 
 @contextmanager
 def run_server(
-    service: SpeechService, folder: Path, environment: dict[str, str] | None = None
+    service: SpeechService,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    *,
+    until_ready: bool = True,
 ) -> Iterator[SpeechServer]:
-    """Run a service until the block ends; its files go into `folder`."""
+    """Run a service until the block ends; its files go into `folder`.
+
+    The block begins once it is ready or, where that is not wanted, once it takes connections.
+    """
     temporary = folder / "temporary"
     temporary.mkdir()
     log = folder / "server.log"
     variables = {"PATH": os.environ["PATH"], "TMPDIR": str(temporary), "HOME": str(folder)}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", service.app, "--port", "0"],
+            [sys.executable, *service.arguments, "--port", "0"],
             cwd=ROOT,
             env=variables | service.environment | (environment or {}),
             stdout=output,
@@ -124,7 +141,8 @@ def run_server(
     try:
         url = _await_url(process, log)
         server = SpeechServer(service, process=process, url=url, temporary=temporary, log=log)
-        wait_for(lambda: httpx.get(url + "/ready").is_success, START_SECONDS_MAX, "/ready")
+        if until_ready:
+            server.await_ready()
         yield server
     finally:
         process.terminate()

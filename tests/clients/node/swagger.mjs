@@ -1,6 +1,6 @@
 // Executes an operation of a Swagger page as a reader does, in a real browser.
 //
-// Reads {url, operation, fields, file, screenshot} from stdin; prints what the page then shows,
+// Reads {url, operation, fields, file, body, screenshot} from stdin; prints what the page then shows,
 // and every address that it asked for.
 
 import fs from "node:fs";
@@ -30,6 +30,9 @@ try {
   await operation.locator(".opblock-summary").click();
   if (wish.file) {
     await operation.locator('input[type="file"]').setInputFiles(wish.file);
+  }
+  if (wish.body) {
+    await operation.locator("textarea.body-param__text").fill(wish.body);
   }
   for (const [name, value] of Object.entries(wish.fields ?? {})) {
     const row = operation.locator(`tr[data-property-name="${name}"]`);
