@@ -8,9 +8,6 @@ that the guide used.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.clients.speech_daemon import SpeechDaemon, run_daemon, speech
-from tests.containers import skip_or_fail
+from tests.clients.typed import run, run_as_typed
 from tests.services.sounds import FRENCH_RECORDING, FRENCH_WORDS, encode, wav_samples
 from tests.speech.service import ALIGNERS, WHISPERX, with_diarizer
 from tests.speech.voices import PAIRS, converse_in_digits
@@ -118,27 +115,6 @@ def folder(tmp_path_factory) -> Path:
         (made / name).write_bytes(mp3)
     (made / "audio.webm").write_bytes(encode(french, "webm", "libopus", rate=48_000))
     return made
-
-
-def run_as_typed(command: str, folder: Path) -> str:
-    """Run what a reader typed in the folder of the recordings; return what it prints."""
-    if shutil.which("curl") is None:
-        skip_or_fail("there is no curl command")
-    return run(["bash", "-c", command], folder)
-
-
-def run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={"PATH": os.environ["PATH"]},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 # The PyTorch service
