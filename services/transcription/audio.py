@@ -9,6 +9,7 @@ time while it copies (measured with 1.2.1).
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import PurePath
@@ -137,6 +138,17 @@ def decode_audio(
     return np.frombuffer(samples, dtype=np.int16)
 
 
+def check_header(recording: Recording, *, seconds_max: float, limit: str) -> None:
+    """Refuse at once what tells of itself to be no audio, or too long; raises as `decode_audio`."""
+    try:
+        with _open(recording, seconds_max):
+            pass
+    except _TooLong:
+        raise _too_long(seconds_max, limit) from None
+    except av.error.FFmpegError as error:
+        raise _not_audio("cannot be decoded as audio") from error
+
+
 def split_at_pauses(samples: NDArray[np.int16]) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Give a recording in stretches of five minutes or less, as float32 [samples] in -1..1.
 
@@ -170,6 +182,12 @@ def quietest(samples: NDArray[np.int16]) -> int:
 def _decode(
     recording: Recording, seconds_max: float, check: Callable[[], None]
 ) -> Iterator[memoryview]:
+    with _open(recording, seconds_max) as container:
+        yield from _resample(_frames(container, check))
+
+
+@contextmanager
+def _open(recording: Recording, seconds_max: float) -> Iterator[InputContainer]:
     recording.file.seek(0)
     raw = recording.raw
     with av.open(
@@ -184,7 +202,7 @@ def _decode(
             raise _not_audio("has no audio track")
         if _told_seconds(container) > seconds_max:
             raise _TooLong
-        yield from _resample(_frames(container, check))
+        yield container
 
 
 def _told_seconds(container: InputContainer) -> float:

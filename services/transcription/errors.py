@@ -133,11 +133,21 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in told or "allocate memory" in told
 
 
+def is_device_lost(error: Exception) -> bool:
+    """Tell whether a GPU failed so that nothing in this process can use it any more.
+
+    CUDA says the same of every call that follows.
+    """
+    return "cuda error" in str(error).lower() and not is_out_of_memory(error)
+
+
 def work_failed(error: Exception) -> EngineError:
     """Give what a client is told when the model fails on its recording; the log has the rest."""
     log.error("the model failed", exc_info=error)
     if is_out_of_memory(error):
         return EngineError("out of memory: the recording is too long", code="out_of_memory")
+    if is_device_lost(error):
+        return EngineError("the GPU failed, see the service's log", code="device_lost")
     return EngineError("the model failed on this recording", code="engine_failed")
 
 

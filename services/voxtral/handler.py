@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from services.transcription.audio import Recording
-from services.transcription.errors import ApiError
+from services.transcription.audio import Recording, check_header
+from services.transcription.errors import ApiError, EngineError
 from services.transcription.metrics import Metrics
 from services.transcription.transcript import Progress
 from services.transcription.worker import Cancellation, Cancelled, Worker
@@ -16,7 +16,8 @@ from services.voxtral.answers import Answer, SpokenSegment
 from services.voxtral.files import shown_name
 from services.voxtral.request import JobInput, Wanted, named
 from services.voxtral.settings import Settings
-from services.voxtral.sources import decoded, fetched
+from services.voxtral.sources import decoded
+from services.voxtral.sources import fetched as downloaded
 
 if TYPE_CHECKING:  # it is imported in the worker's thread
     from services.voxtral.engine import VoxtralEngine
@@ -38,11 +39,18 @@ class Handler:
     """
 
     def __init__(
-        self, settings: Settings, worker: "Worker[VoxtralEngine]", metrics: Metrics | None = None
+        self,
+        settings: Settings,
+        worker: "Worker[VoxtralEngine]",
+        metrics: Metrics | None = None,
+        *,
+        on_device_lost: Callable[[], None] = lambda: None,
     ) -> None:
+        """Use a worker; `on_device_lost` is called when only a new process can go on."""
         self._settings = settings
         self._worker = worker
         self._metrics = metrics
+        self._on_device_lost = on_device_lost
         self._name = shown_name(settings.voxtral_model)
         self._turn = asyncio.Lock()
 
@@ -76,20 +84,25 @@ class Handler:
 
         await self._worker.run(job, gone=_wait(gone))
 
-    async def run(
-        self, given: JobInput, gone: asyncio.Event, report: Report = ignore_reports
-    ) -> Answer:
-        """Fetch a job's recording and do what is wanted with it; raises ApiError.
-
-        `report` is called in the worker's thread.
-        """
+    @asynccontextmanager
+    async def fetched(self, given: JobInput, gone: asyncio.Event) -> AsyncIterator[Recording]:
+        """Have a job's recording; raises ApiError, also for what shows at once to be none."""
         async with AsyncExitStack() as held:
             field, source = self._source(given)
             try:
                 recording = await _unless(gone, held.enter_async_context(source))
-                return await self.work(recording, self.wanted(given), gone, report)
+                await self.check(recording)
+                yield recording
             except ApiError as error:
                 raise named(error, field) from error
+
+    async def check(self, recording: Recording) -> None:
+        """Refuse a recording that tells by itself that it cannot work, before anything is done."""
+        seconds_max = self._settings.max_audio_seconds
+        # In a thread: it reads the file, and some formats tell their length at the end of it.
+        await asyncio.to_thread(
+            check_header, recording, seconds_max=seconds_max, limit="MAX_DURATION_S"
+        )
 
     async def work(
         self,
@@ -102,7 +115,8 @@ class Handler:
     ) -> Answer:
         """Do what is wanted with a recording that is here; raises ApiError.
 
-        `arrived` is since when it waits, by the monotonic clock; None: from now on.
+        `report` is called in the worker's thread. `arrived` is since when it waits, by the
+        monotonic clock; None: from now on.
         """
 
         def job(engine: "VoxtralEngine", cancellation: Cancellation) -> Answer:
@@ -116,6 +130,10 @@ class Handler:
         task = asyncio.ensure_future(self._worker.run(job, gone=_wait(gone)))
         try:
             return await asyncio.shield(task)
+        except EngineError as error:
+            if error.code == "device_lost":
+                self._on_device_lost()
+            raise
         except asyncio.CancelledError:
             # The recording is closed after this, and the thread still reads it.
             gone.set()
@@ -144,7 +162,7 @@ class Handler:
 
     def _source(self, given: JobInput) -> tuple[str, AbstractAsyncContextManager[Recording]]:
         if given.audio_url is not None:
-            return "audio_url", fetched(given.audio_url, settings=self._settings)
+            return "audio_url", downloaded(given.audio_url, settings=self._settings)
         assert given.audio_base64 is not None, "parse_input has seen to that"
         bytes_max = int(self._settings.max_upload)
         return "audio_base64", decoded(given.audio_base64, bytes_max=bytes_max)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from services.diarization.provision import Provision
-from services.transcription.app import Service, configure_logging
+from services.transcription.app import Service, configure_logging, end_process
 from services.transcription.app import create_app as create_speech_app
 from services.transcription.downloads import Downloads
 from services.transcription.memory import use_one_heap
@@ -77,7 +77,10 @@ def create_app(
         health=lambda: app.state.queue.health(),  # noqa: PLW0108 -- there is no queue yet
     )
     app = create_speech_app(service, settings)
-    app.state.handler = Handler(settings, app.state.worker, app.state.metrics)
+    # After its end, autostart starts it again with the next request.
+    app.state.handler = Handler(
+        settings, app.state.worker, app.state.metrics, on_device_lost=end_process
+    )
     app.state.queue = Queue(settings, store, app.state.handler)
     return app
 

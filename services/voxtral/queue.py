@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from services.transcription.audio import Recording
 from services.transcription.errors import ApiError, ModelNotFound, NotReady
 from services.transcription.transcript import Progress
 from services.transcription.worker import Cancelled
@@ -20,7 +21,7 @@ from services.voxtral.answers import SpokenSegment
 from services.voxtral.database import StoreFailed
 from services.voxtral.handler import Handler
 from services.voxtral.jobs import Ending, Job, JobRequest, Status, accept, view
-from services.voxtral.request import JobInput, parse_input
+from services.voxtral.request import Wanted, parse_input
 from services.voxtral.settings import Settings
 from services.voxtral.store import Counts, Store
 from services.voxtral.webhooks import Webhooks
@@ -229,12 +230,14 @@ class Queue:
         """
         job = running.job
         try:
-            # While the model loads, the job waits: that is not its own time.
-            await self._handler.load(running.gone)
-            if not await self._keep(self._store.begin, job.id, time.time()):
-                return None
-            running.begun = True
-            answer = await self._in_time(running, parse_input(given))
+            read = parse_input(given)
+            async with self._handler.fetched(read, running.gone) as recording:
+                # Until the model is there, the job waits: that is not its own time.
+                await self._handler.load(running.gone)
+                if not await self._keep(self._store.begin, job.id, time.time()):
+                    return None
+                running.begun = True
+                answer = await self._in_time(running, recording, self._handler.wanted(read))
         except Cancelled:
             log.info("job %s given up", job.id)
             return None
@@ -255,7 +258,9 @@ class Queue:
             return Ending(Status.FAILED, error="internal error")
         return Ending(Status.COMPLETED, output=answer)
 
-    async def _in_time(self, running: _Running, given: JobInput) -> dict[str, Any]:
+    async def _in_time(
+        self, running: _Running, recording: Recording, wanted: Wanted
+    ) -> dict[str, Any]:
         """Give the answer of a job, which may run for so long."""
 
         def report(reported: Progress | SpokenSegment) -> None:  # in the worker's thread
@@ -267,7 +272,7 @@ class Queue:
                 running.chunks += 1
 
         job = running.job
-        work = asyncio.ensure_future(self._handler.run(given, running.gone, report))
+        work = asyncio.ensure_future(self._handler.work(recording, wanted, running.gone, report))
         try:
             if not (await asyncio.wait({work}, timeout=job.execution_seconds))[0]:
                 told = f"the job took longer than {job.execution_seconds:g} s"

@@ -223,6 +223,7 @@ async def transcribe(request: Request) -> JSONResponse:
         watch.add_done_callback(lambda _watch: gone.set())
         try:
             arrived = time.monotonic()
+            await handler.check(upload.recording)
             async with handler.turn(gone):
                 answer = await handler.work(upload.recording, wanted, gone, arrived=arrived)
         finally:

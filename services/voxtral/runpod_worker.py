@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # Each update is a thread and a connection of the SDK's.
 _UPDATE_SECONDS = 2.0
+_WORN_OUT = ("device_lost", "out_of_memory")
 
 
 def serve(settings: Settings | None = None) -> None:
@@ -69,12 +70,14 @@ def make_handler(
             given = parse_input(job.get("input"))
             if given.ping:
                 return handler.pong()
-            answer = await handler.run(given, asyncio.Event(), _reporter(job, update))
+            gone, report = asyncio.Event(), _reporter(job, update)
+            async with handler.fetched(given, gone) as recording:
+                answer = await handler.work(recording, handler.wanted(given), gone, report)
             return answer.model_dump(mode="json")
         except ApiError as error:
             log.warning("job failed: %s", error.code)
-            # What is left of the memory is not worth much: the next job gets a new worker.
-            again = {"refresh_worker": True} if error.code == "out_of_memory" else {}
+            # What is left is not worth much: the next job gets a new worker.
+            again = {"refresh_worker": True} if error.code in _WORN_OUT else {}
             return {"error": error.message, **again}
         except Exception:
             log.exception("job failed")

@@ -109,6 +109,8 @@ class Store:
             Status.IN_QUEUE,
             job.synchronous,
             job.submitted_at,
+            # What ends at once was worked on, too: clients read how long it took.
+            None if ending is None else job.submitted_at,
             job.expires_at,
             job.execution_seconds,
             job.webhook,
@@ -120,8 +122,8 @@ class Store:
             if job.webhook is not None:
                 self._check_webhooks(database)
             database.execute(
-                "INSERT INTO jobs (id, status, synchronous, submitted_at, expires_at,"
-                " execution_seconds, webhook) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (id, status, synchronous, submitted_at, started_at, expires_at,"
+                " execution_seconds, webhook) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
             database.execute("INSERT INTO inputs VALUES (?, ?)", (job.id, given))
@@ -292,13 +294,16 @@ class Store:
             ).fetchall()
         return [Webhook(_job(row[2:]), row[0], row[1]) for row in rows]
 
-    def webhook_posted(self, job_id: str, *, due_at: float | None) -> None:
-        """Keep that a result was posted, or that it was in vain; None: not to be posted again."""
+    def webhook_posted(self, job: Job, *, due_at: float | None) -> None:
+        """Keep that a result was posted, or that it was in vain; None: not to be posted again.
+
+        Nothing if the job has been tried again since: it has another result, or will have.
+        """
         with self._database.transaction() as database:
             database.execute(
                 "UPDATE jobs SET webhook_attempts = webhook_attempts + 1, webhook_due_at = ?"
-                " WHERE id = ? AND webhook_due_at IS NOT NULL",
-                (due_at, job_id),
+                " WHERE id = ? AND ended_at = ? AND webhook_due_at IS NOT NULL",
+                (due_at, job.id, job.ended_at),
             )
 
     def _check_room(self, database: sqlite3.Connection) -> None:

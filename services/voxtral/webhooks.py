@@ -88,7 +88,7 @@ class Webhooks:
             # Its address is nobody's business: it may hold a secret.
             log.warning("webhook of job %s attempt=%d: %s", webhook.job.id, attempts, failure)
         try:
-            await asyncio.to_thread(self._store.webhook_posted, webhook.job.id, due_at=due_at)
+            await asyncio.to_thread(self._store.webhook_posted, webhook.job, due_at=due_at)
         except StoreFailed:
             # Not at once: what was posted, and cannot be noted, is posted again.
             await asyncio.sleep(self._again_seconds)

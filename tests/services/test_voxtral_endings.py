@@ -287,6 +287,23 @@ def test_a_load_does_not_keep_the_process(tmp_path):
     assert ("IN_QUEUE", 0) == on_disk(tmp_path, job)
 
 
+def test_a_gpu_that_has_failed_ends_the_process(tmp_path):
+    """Nothing in it could use the GPU again; the job has failed, and the next process goes on."""
+    with run_voxtral(tmp_path) as (server, script):
+        script.tell(fr="lose the device")
+        job = submit(server, spoken(language="fr"))
+        waiting = submit(server, spoken(language="de"))
+        server.process.wait(20)
+    with run_voxtral(tmp_path) as (server, _):
+        failed = status_of(server, job)
+        await_status(server, waiting, "COMPLETED")
+
+    assert ("FAILED", "the GPU failed, see the service's log") == (
+        failed["status"],
+        failed["error"],
+    )
+
+
 def test_an_idle_service_ends_at_once(tmp_path):
     """Nothing is waited for that is not there."""
     with run_voxtral(tmp_path) as (server, _):

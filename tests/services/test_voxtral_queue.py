@@ -36,7 +36,7 @@ from tests.services.test_voxtral_contract import (
     until,
     until_begun,
 )
-from tests.services.voxtral_app import SPOKEN, Script, client_of, run_voxtral, spoken
+from tests.services.voxtral_app import SPOKEN, Script, base64_of, client_of, run_voxtral, spoken
 
 __all__ = ["scripted"]  # a fixture
 
@@ -286,6 +286,40 @@ async def test_a_job_is_cancelled_while_its_recording_is_fetched(tmp_path):
         await until(client, await submit(client), "COMPLETED")
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"audio_url": "http://127.0.0.1:9/a.wav"}, "audio_url: '127.0.0.1' has no public address"),
+        ({"audio_base64": "####"}, "audio_base64: is not base64"),
+        ({"audio_base64": base64_of(b"no audio at all" * 100)}, "audio_base64: is not audio"),
+        ({"audio_base64": base64_of(long_recording(61))}, "longer than the 60 s that are allowed"),
+    ],
+)
+async def test_a_recording_that_cannot_work_is_told_before_any_model_is_loaded(
+    tmp_path, given, told
+):
+    """That would take minutes; it is named as it was sent."""
+    async with client_of(tmp_path, max_audio_seconds=60) as (client, script):
+        job = await submit(client, {"input": given})
+        failed = await until(client, job, "FAILED")
+
+        assert told in failed["error"]
+        assert [] == script.begun
+
+
+async def test_a_file_that_cannot_work_is_told_before_its_turn(tmp_path):
+    """Whatever is before it."""
+    async with client_of(tmp_path, max_audio_seconds=60) as (client, script):
+        script.tell(load="wait")
+        await submit(client)
+        files = {"file": ("a.wav", long_recording(61))}
+        refused = await client.post("/transcribe", files=files)
+        script.release()
+
+    assert (400, "audio_too_long") == (refused.status_code, refused.json()["error"]["code"])
+    assert "(MAX_DURATION_S)" in refused.json()["detail"]
+
+
 async def test_what_comes_after_the_time_limit_is_too_late(scripted):
     """A job that was timed out and waits again is not failed by what it did before."""
     client, script = scripted
@@ -353,8 +387,8 @@ async def test_nothing_is_lost_in_a_crowd(tmp_path):
     assert (len(done), 0, 0, 0) == tuple(
         jobs[name] for name in ("completed", "failed", "inProgress", "inQueue")
     )
-    assert {1} == {begun[code] for code in worked}
-    assert max(begun[code] for code in codes) == 1
+    assert [] == [code for code in worked if begun[code] != 1]
+    assert [] == [code for code in codes if begun[code] > 1]
 
 
 # With connections

@@ -237,7 +237,9 @@ def test_results_to_be_posted_have_a_limit(tmp_path):
         jobs = [accept_failed(store, now) for _ in range(3)]
         with pytest.raises(QueueFull, match="to be posted"):
             accept_failed(store, now)
-        store.webhook_posted(jobs[0], due_at=None)
+        first = store.get(jobs[0], now)
+        assert first is not None
+        store.webhook_posted(first, due_at=None)
         accept_failed(store, now)
 
         assert 3 == store.counts().webhooks

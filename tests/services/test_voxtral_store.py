@@ -16,6 +16,7 @@ from services.voxtral.database import StoreError
 from services.voxtral.jobs import (
     ATTEMPTS_MAX,
     Ending,
+    Job,
     JobRequest,
     NewJob,
     Status,
@@ -535,6 +536,13 @@ def test_results_and_figures_outlive_the_process(tmp_path):
 # Results to be posted
 
 
+def stored(store: Store, job: str) -> Job:
+    """The job as it stands, be it expired or not."""
+    found = store.get(job, 0.0)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("ending", [COMPLETED, FAILED, TIMED_OUT])
 def test_a_result_is_due_at_once(store, ending):
     """With where it is to be posted, until it was."""
@@ -546,7 +554,7 @@ def test_a_result_is_due_at_once(store, ending):
 
     assert (job, HOOK, 0) == (due.job.id, due.url, due.attempts)
     assert 1 == store.counts().webhooks
-    store.webhook_posted(job, due_at=None)
+    store.webhook_posted(stored(store, job), due_at=None)
     assert [] == store.due_webhooks(NOW + DAY, 8)
     assert 0 == store.counts().webhooks
 
@@ -555,7 +563,7 @@ def test_a_result_that_was_not_taken_is_due_later(tmp_path):
     """After a restart, too."""
     store = open_store(tmp_path)
     job = submit(store, webhook=HOOK, ending=COMPLETED)
-    store.webhook_posted(job, due_at=NOW + 10)
+    store.webhook_posted(stored(store, job), due_at=NOW + 10)
     store.close()
     store = open_store(tmp_path)
 
@@ -581,10 +589,22 @@ def test_a_result_that_has_expired_is_still_posted(store):
     store.expire(late)
     assert status_of(store, job, late) is None
     assert [job] == [due.job.id for due in store.due_webhooks(late, 8)]
-    store.webhook_posted(job, due_at=None)
+    store.webhook_posted(stored(store, job), due_at=None)
     store.expire(late)
 
     assert store.get(job, 0.0) is None
+
+
+def test_a_late_post_of_an_old_result_leaves_the_new_one_due(store):
+    """It was on its way while the job was tried again, and ended."""
+    job = submit(store, webhook=HOOK, ending=FAILED)
+    old = stored(store, job)
+    store.retry(job, NOW + 1)
+    begin(store, NOW + 2)
+    store.finish(job, COMPLETED, NOW + 3)
+    store.webhook_posted(old, due_at=None)
+
+    assert [job] == [due.job.id for due in store.due_webhooks(NOW + 3, 8)]
 
 
 def test_a_retry_posts_its_own_result_and_not_the_old_one(store):

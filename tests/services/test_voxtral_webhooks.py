@@ -327,7 +327,7 @@ async def test_attempts_are_counted_across_a_restart(receiver, tmp_path):
 class Forgetful(Store):
     """A store on a disk that is full whenever a post is to be noted."""
 
-    def webhook_posted(self, job_id: str, *, due_at: float | None) -> None:
+    def webhook_posted(self, job: Job, *, due_at: float | None) -> None:
         raise StoreFailed("jobs cannot be kept: full", code="store_failed")
 
 

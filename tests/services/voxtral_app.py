@@ -37,6 +37,7 @@ Doing = Literal[
     "wait, deaf",  # the same, and nobody can make it give up
     "fail",
     "run out of memory",
+    "lose the device",
     "end the process",
 ]
 
@@ -95,6 +96,8 @@ class Script:
                     raise RuntimeError("a tensor has no shape")
                 case "run out of memory":
                     raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+                case "lose the device":
+                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
                 case "end the process":
                     os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(0.01)
