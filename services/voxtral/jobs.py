@@ -134,6 +134,15 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Webhook:
+    """A result to be posted."""
+
+    job: Job
+    url: str
+    attempts: int  # so far
+
+
+@dataclass(frozen=True)
 class Ending:
     """How a job ended."""
 

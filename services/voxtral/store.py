@@ -19,6 +19,7 @@ from services.voxtral.jobs import (
     Job,
     NewJob,
     Status,
+    Webhook,
     expiry,
 )
 
@@ -50,15 +51,6 @@ class Counts:
     in_progress: int = 0
     webhooks: int = 0  # to be posted
     changes: int = 0  # made by this process: of two counts, the later one has not fewer
-
-
-@dataclass(frozen=True)
-class Webhook:
-    """A result to be posted."""
-
-    job: Job
-    url: str
-    attempts: int  # so far
 
 
 class Store:

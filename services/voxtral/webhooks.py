@@ -9,9 +9,9 @@ import aiohttp
 
 from services.voxtral.addresses import check_url, make_session
 from services.voxtral.database import StoreFailed
-from services.voxtral.jobs import Job
+from services.voxtral.jobs import Job, Webhook
 from services.voxtral.settings import Settings
-from services.voxtral.store import Store, Webhook
+from services.voxtral.store import Store
 
 log = logging.getLogger(__name__)
 
