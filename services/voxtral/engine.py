@@ -17,7 +17,6 @@ from services.diarization.attempt import attempt, warn_of_count
 from services.diarization.provision import Provision, UnavailableError
 from services.faster_whisper.speech import find_speech
 from services.transcription.audio import SAMPLE_RATE, Recording, decode_audio
-from services.transcription.downloads import Downloads
 from services.transcription.errors import ApiError, load_failed, work_failed
 from services.transcription.job import Job
 from services.transcription.memory import give_back
@@ -56,7 +55,6 @@ class VoxtralEngine:
         self,
         settings: Settings,
         provision: Provision,
-        downloads: Downloads,  # noqa: ARG002 -- part of what all engines are given
         make_model: Callable[[Callable[[], None]], Model],
         *,
         on_load: Callable[[str, float, Exception | None], None] = lambda *_: None,

@@ -100,7 +100,6 @@ def load_engine(
     return VoxtralEngine(
         settings,
         Provision(settings, downloads, may_fetch=True),
-        downloads,
         _model_loader(settings, downloads),
         **({} if metrics is None else {"on_load": metrics.model_loaded}),
     )

@@ -155,7 +155,6 @@ def make_engine(
     return VoxtralEngine(
         settings,
         Provision(settings, downloads, may_fetch=False),
-        downloads,
         load,
         on_load=metrics.model_loaded,
     )

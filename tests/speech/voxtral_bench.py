@@ -108,7 +108,6 @@ def bench_of(
     engine = VoxtralEngine(
         own,
         Provision(own, downloads, may_fetch=False),
-        downloads,
         make_model or (lambda _check: model),
         on_load=lambda name, seconds, error: bench.loads.append((name, error)),
     )
