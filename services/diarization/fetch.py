@@ -13,7 +13,7 @@ import click
 from services.diarization.settings import COMMUNITY
 from services.diarization.source import MissingError, Source
 from services.transcription.app import TELEMETRY_OFF
-from services.transcription.hub import fetch_snapshot, refusal
+from services.transcription.hub import fetch_snapshot, refusal, use_token
 
 
 def fetch_pipeline(model: str, cache: Path | None = None, *, progress: bool = False) -> Path:
@@ -35,13 +35,18 @@ def fetch_pipeline(model: str, cache: Path | None = None, *, progress: bool = Fa
 
 
 def _fetch(name: str, cache: Path | None, *, progress: bool) -> None:
-    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGINGFACE_TOKEN") or ""
-    if token:  # the Hub's client reads this name alone
-        os.environ["HF_TOKEN"] = token
+    with_token = use_token()
     try:
         fetch_snapshot(name, cache, progress=progress)
     except Exception as error:  # noqa: BLE001 -- the Hub's client has a dozen, all for people
-        raise SystemExit(refusal(error, name, with_token=bool(token))) from None
+        raise SystemExit(refusal(error, name, with_token=with_token)) from None
+
+
+def fetch_speakers(model: str = "") -> None:
+    """Download a pipeline, by default that of DIAR_MODEL, and tell of it; raises SystemExit."""
+    model = model or os.environ.get("DIAR_MODEL") or COMMUNITY
+    folder = fetch_pipeline(model, progress=sys.stderr.isatty())
+    click.echo(f"{model}: in {folder}")
 
 
 @click.command(help=__doc__)
@@ -50,8 +55,7 @@ def fetch(name: str) -> None:
     """Download one pipeline; ends with 1 and one line if it cannot be had."""
     for variable, value in TELEMETRY_OFF.items():
         os.environ.setdefault(variable, value)
-    folder = fetch_pipeline(name, progress=sys.stderr.isatty())
-    click.echo(f"{name}: in {folder}")
+    fetch_speakers(name)
 
 
 if __name__ == "__main__":

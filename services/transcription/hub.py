@@ -21,6 +21,14 @@ def cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def use_token() -> bool:
+    """Let the Hub's client have the operator's token under its older name, too; False for none."""
+    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGINGFACE_TOKEN")
+    if token:  # the client reads this name alone
+        os.environ["HF_TOKEN"] = token
+    return bool(token)
+
+
 def is_offline() -> bool:
     """Tell whether the operator has forbidden the network (HF_HUB_OFFLINE)."""
     return bool(constants.HF_HUB_OFFLINE)

@@ -14,9 +14,9 @@ import sys
 
 import click
 
-from services.diarization.settings import COMMUNITY
+from services.diarization.fetch import fetch_speakers
 from services.transcription.app import TELEMETRY_OFF
-from services.transcription.hub import refusal
+from services.transcription.hub import refusal, use_token
 from services.voxtral.files import MISTRAL, TRANSFORMERS, Format, MissingError, is_folder
 from services.voxtral.files import fetch as fetch_files
 from services.voxtral.settings import MINI
@@ -38,31 +38,21 @@ def fetch(name: str, *, speakers: bool, vllm: bool) -> None:
     if name or not (speakers and is_folder(model)):
         _fetch_model(model, MISTRAL if vllm else TRANSFORMERS)
     if speakers:
-        _fetch_speakers()
+        fetch_speakers()
 
 
 def _fetch_model(model: str, format_: Format) -> None:
     if is_folder(model):
         raise SystemExit(f"{model}: is a folder, there is nothing to download")
-    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGINGFACE_TOKEN") or ""
-    if token:  # the Hub's client reads this name alone
-        os.environ["HF_TOKEN"] = token
+    with_token = use_token()
     try:
         folder = fetch_files(model, format_, progress=sys.stderr.isatty())
     except MissingError as error:
         raise SystemExit(f"{model} is no Voxtral in the format asked for: {error}") from None
     except Exception as error:  # noqa: BLE001 -- the Hub's client has a dozen, all for people
-        raise SystemExit(refusal(error, model, with_token=bool(token))) from None
+        raise SystemExit(refusal(error, model, with_token=with_token)) from None
     megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     click.echo(f"{model}: {megabytes:.0f} MB, in {folder}")
-
-
-def _fetch_speakers() -> None:
-    from services.diarization.fetch import fetch_pipeline  # noqa: PLC0415 -- only if asked for
-
-    model = os.environ.get("DIAR_MODEL") or COMMUNITY
-    folder = fetch_pipeline(model, progress=sys.stderr.isatty())
-    click.echo(f"{model}: in {folder}")
 
 
 if __name__ == "__main__":

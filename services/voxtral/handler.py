@@ -16,8 +16,7 @@ from services.voxtral.answers import Answer, SpokenSegment
 from services.voxtral.files import shown_name
 from services.voxtral.request import JobInput, Wanted, named
 from services.voxtral.settings import Settings
-from services.voxtral.sources import decoded
-from services.voxtral.sources import fetched as downloaded
+from services.voxtral.sources import decoded, fetched
 
 if TYPE_CHECKING:  # it is imported in the worker's thread
     from services.voxtral.engine import VoxtralEngine
@@ -85,7 +84,7 @@ class Handler:
         await self._worker.run(job, gone=_wait(gone))
 
     @asynccontextmanager
-    async def fetched(self, given: JobInput, gone: asyncio.Event) -> AsyncIterator[Recording]:
+    async def recording(self, given: JobInput, gone: asyncio.Event) -> AsyncIterator[Recording]:
         """Have a job's recording; raises ApiError, also for what shows at once to be none."""
         async with AsyncExitStack() as held:
             field, source = self._source(given)
@@ -162,7 +161,7 @@ class Handler:
 
     def _source(self, given: JobInput) -> tuple[str, AbstractAsyncContextManager[Recording]]:
         if given.audio_url is not None:
-            return "audio_url", downloaded(given.audio_url, settings=self._settings)
+            return "audio_url", fetched(given.audio_url, settings=self._settings)
         assert given.audio_base64 is not None, "parse_input has seen to that"
         bytes_max = int(self._settings.max_upload)
         return "audio_base64", decoded(given.audio_base64, bytes_max=bytes_max)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from services.transcription.errors import InvalidRequest
 from services.transcription.fields import refusal_of
+from services.voxtral.addresses import URL_CHARACTERS_MAX
 from services.voxtral.request import JobInput
 
 RUN_BYTES_MAX = 10 * 1024 * 1024
@@ -80,7 +81,7 @@ class JobRequest(BaseModel):
 
     input: dict[str, Any] = Field(description="What is asked for: see `JobInput`.")
     webhook: Annotated[str | None, BeforeValidator(lambda value: value or None)] = Field(
-        default=None, max_length=4096, description="Where the result is posted, too."
+        default=None, max_length=URL_CHARACTERS_MAX, description="Where the result is posted, too."
     )
     policy: Annotated[Policy, BeforeValidator(_empty_for_none)] = Policy()
 

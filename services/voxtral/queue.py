@@ -231,7 +231,7 @@ class Queue:
         job = running.job
         try:
             read = parse_input(given)
-            async with self._handler.fetched(read, running.gone) as recording:
+            async with self._handler.recording(read, running.gone) as recording:
                 # Until the model is there, the job waits: that is not its own time.
                 await self._handler.load(running.gone)
                 if not await self._keep(self._store.begin, job.id, time.time()):

@@ -10,6 +10,7 @@ from services.transcription.errors import ApiError, InvalidRequest
 from services.transcription.fields import invalid, refusal_of
 from services.transcription.languages import parse_language
 from services.transcription.request import SpeakerTuning
+from services.voxtral.addresses import URL_CHARACTERS_MAX
 
 Task = Literal["transcribe", "summary", "transcribe_diarized"]
 
@@ -18,7 +19,6 @@ TOKENS_MAX = 8192
 # 639-1), and Javanese is "jv" there.
 OTHERS_LANGUAGES = frozenset({"haw", "jw", "yue"})
 _SPEAKERS_MAX = 50
-_URL_CHARACTERS_MAX = 4096
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class JobInput(Fields):
 
     ping: bool = Field(default=False, description="Answer at once; no model is loaded.")
     audio_url: Annotated[
-        Annotated[str, Field(max_length=_URL_CHARACTERS_MAX)] | None,
+        Annotated[str, Field(max_length=URL_CHARACTERS_MAX)] | None,
         BeforeValidator(_nothing_for_empty),
     ] = Field(default=None, description="Where the recording is: http or https.")
     audio_base64: Annotated[str | None, BeforeValidator(_nothing_for_empty)] = Field(

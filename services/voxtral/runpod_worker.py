@@ -71,7 +71,7 @@ def make_handler(
             if given.ping:
                 return handler.pong()
             gone, report = asyncio.Event(), _reporter(job, update)
-            async with handler.fetched(given, gone) as recording:
+            async with handler.recording(given, gone) as recording:
                 answer = await handler.work(recording, handler.wanted(given), gone, report)
             return answer.model_dump(mode="json")
         except ApiError as error:

@@ -16,6 +16,7 @@ from functools import partial
 
 import click
 
+from services.diarization.fetch import fetch_speakers
 from services.faster_whisper.fetch import fetch_models
 from services.transcription.app import TELEMETRY_OFF
 
@@ -39,7 +40,7 @@ def fetch(
     for language in languages:
         _told(f"aligner for {language}", partial(_fetch_aligner, language))
     if speakers:
-        _fetch_speakers()
+        fetch_speakers()
     if sentences:
         _told("sentences", _fetch_sentences)
 
@@ -73,15 +74,6 @@ def _fetch_aligner(language: str) -> str:
     except NoAlignerError as error:
         raise SystemExit(str(error)) from None
     return str(Aligners("").find(language))
-
-
-def _fetch_speakers() -> None:
-    from services.diarization.fetch import fetch_pipeline  # noqa: PLC0415 -- only if asked for
-    from services.diarization.settings import COMMUNITY  # noqa: PLC0415 -- only if asked for
-
-    model = os.environ.get("DIAR_MODEL") or COMMUNITY
-    folder = fetch_pipeline(model, progress=sys.stderr.isatty())
-    click.echo(f"{model}: in {folder}")
 
 
 def _fetch_sentences() -> str:
