@@ -1,0 +1,1 @@
+"""Server blocks for nginx, rendered from the map."""

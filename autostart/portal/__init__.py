@@ -1,0 +1,1 @@
+"""Docs of every service for people, from a cache: reading them wakes nothing."""
