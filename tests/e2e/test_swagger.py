@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients.installed import CLIENTS, node
-from tests.containers import skip_or_fail
+from tests.browser import drive, screenshot
 from tests.services.sounds import WORDS
 from tests.services.speech_server import DIGITS, FASTER_WHISPER, SpeechServer, run_server
 
-BROWSER = shutil.which("chromium") or ""
 KEY = "sesame"
 RECORDING = str(DIGITS / "recording.wav")
 
@@ -30,29 +24,13 @@ def server(tmp_path_factory) -> Iterator[SpeechServer]:
 
 def execute(server: SpeechServer, folder: Path, operation: str, **wish: Any) -> dict[str, Any]:
     """Open the page, type the key, fill in the form, press Execute; tell what is shown."""
-    if not BROWSER:
-        skip_or_fail("there is no chromium")
-    if not (CLIENTS / "node/node_modules/playwright-core").exists():
-        skip_or_fail("playwright-core is not there; make test installs it")
     told = {
         "url": server.url + "/docs",
-        "browser": BROWSER,
         "key": KEY,
         "operation": operation,
-        "screenshot": str(folder / "swagger.png"),
+        "screenshot": screenshot("swagger"),
     }
-    done = subprocess.run(
-        [str(node()), str(CLIENTS / "node/swagger.mjs")],
-        input=json.dumps(told | wish),
-        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
-    assert done.returncode == 0, done.stderr
-    shown: dict[str, Any] = json.loads(done.stdout)
-    return shown
+    return drive("swagger", folder, **told | wish)
 
 
 def test_a_recording_is_transcribed_from_the_page(server, tmp_path):

@@ -1,24 +1,12 @@
 // Executes an operation of a Swagger page as a reader does, in a real browser.
 //
-// Reads {url, operation, fields, file, body, screenshot} from stdin; prints what the page then shows,
-// and every address that it asked for.
+// Takes {url, key, operation, fields, file, body, screenshot}; tells what the page then shows, and
+// every address that it asked for.
 
-import fs from "node:fs";
-import { chromium } from "playwright-core";
+import { browse, wish } from "./browse.mjs";
 
-const wish = JSON.parse(fs.readFileSync(0, "utf-8"));
-const browser = await chromium.launch({
-  executablePath: wish.browser,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
-});
-try {
-  const page = await browser.newPage({ viewport: { width: 1280, height: 1600 } });
-  page.setDefaultTimeout(20_000);
-  const asked = [];
-  const complaints = [];
-  page.on("request", (request) => asked.push(request.url()));
-  page.on("console", (line) => line.type() === "error" && complaints.push(line.text()));
-  page.on("pageerror", (error) => complaints.push(String(error)));
+await browse(async (open) => {
+  const page = await open({ viewport: { width: 1280, height: 1600 } });
   await page.goto(wish.url);
   if (wish.key) {
     await page.getByRole("button", { name: "Authorize" }).click();
@@ -45,7 +33,5 @@ try {
   const status = await live.locator(".response-col_status").innerText();
   const body = await live.locator(".response-col_description").innerText();
   await page.screenshot({ path: wish.screenshot, fullPage: true });
-  process.stdout.write(JSON.stringify({ status, body, asked, complaints }));
-} finally {
-  await browser.close();
-}
+  return { status, body, asked: page.asked, complaints: page.complaints };
+});
