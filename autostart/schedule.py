@@ -158,6 +158,19 @@ def _turn_ends_at(service: Service, queued: list[Service]) -> float:
     return max(min(ends), service.yieldable_at())
 
 
+def idle_due_seconds(service: Service, now: Now) -> float | None:
+    """Return in how long it may be stopped for idleness; None while in use, or never. To be shown.
+
+    Less than none is how long it is overdue: a stop takes a moment, one that fails is tried again.
+    """
+    if service.state is not State.READY or service.leases:
+        return None
+    if is_warm(service.config.warm, now.wall) and not service.is_barred:
+        return None
+    due = service.idle_due()
+    return None if math.isinf(due) else due - now.monotonic
+
+
 def is_warm(windows: tuple[WarmWindow, ...], wall: datetime) -> bool:
     """Say whether any window is open: it opens at each cron date and lasts `for_seconds`."""
     return any(_opened(window, wall) is not None for window in windows)

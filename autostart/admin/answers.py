@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +23,7 @@ def service_answer(
     device: Device | None,
     progress: str | None,
     preparation: Mapping[str, Any] | None,
+    failure_log: list[str] | None,
 ) -> dict[str, Any]:
     """Return one service; times are ISO dates in UTC, what ends in _seconds counts from now."""
     endpoint, config = service.endpoint, service.config
@@ -49,6 +49,7 @@ def service_answer(
         "phases": _phases(service, now),
         "usual_start_seconds": _rounded(service.usual_start_seconds),
         "failure": failure_answer(service.failure, config.host),
+        "failure_log": failure_log,
         "failures": service.failures,
         "retry_in_seconds": _rounded(max(0.0, service.retry_at - now.monotonic))
         if failed
@@ -111,13 +112,8 @@ def _lease(lease: Lease, now: Now) -> dict[str, Any]:
 
 
 def _idle_due_seconds(service: Service, now: Now) -> float | None:
-    """Return in how long it may be stopped for idleness; None while in use, or never."""
-    if service.state is not State.READY or service.leases:
-        return None
-    if schedule.is_warm(service.config.warm, now.wall) and not service.is_barred:
-        return None
-    due = service.idle_due()
-    return None if math.isinf(due) else _rounded(max(0.0, due - now.monotonic))
+    due = schedule.idle_due_seconds(service, now)
+    return None if due is None else _rounded(max(0.0, due))
 
 
 def _phases(service: Service, now: Now) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from autostart.lifecycle import Phase, State
+from autostart.telemetry import DAYS_MAX
 
 Schema = dict[str, Any]
 
@@ -85,6 +86,10 @@ _SERVICE = _object(
     ),
     usual_start_seconds=_or_null(_number("Learned."), "What a start usually takes."),
     failure=_or_null(_ref("Failure"), "What failed last; null once it was ready again."),
+    failure_log=_or_null(
+        _list(_string("One line."), "Oldest first, 20 at most."),
+        "The last lines of the run that failed; null where there are none, or no failure.",
+    ),
     failures=_integer("Failed starts in a row."),
     retry_in_seconds=_or_null(_number("From now."), "When the back-off ends."),
     closed_by=_or_null(
@@ -120,6 +125,12 @@ _PROGRESS = _object(
 _USAGE = _object(
     memory_bytes=_or_null(_integer("Resident, without the page cache."), "Null while none runs."),
     cpu_seconds=_or_null(_number("Since its start."), "Null while none runs."),
+)
+_SAMPLE = _object(
+    host=_string("The host."),
+    memory_bytes=_or_null(_integer("Resident, without the page cache."), "Null: nobody can say."),
+    cpu_seconds=_or_null(_number("Since its start."), "Null: nobody can say."),
+    at=_string("ISO 8601, UTC."),
 )
 _ERROR = _object(
     error=_object(
@@ -176,19 +187,80 @@ def _query(name: str, schema: Schema) -> Schema:
     return {"name": name, "in": "query", "schema": schema}
 
 
+_SECONDS_PER_DAY = _object(
+    date=_string("YYYY-MM-DD, of UTC."),
+    asleep_seconds=_number("Without a run."),
+    awake_seconds=_number("With one."),
+)
+_START = _object(
+    at=_string("When it was asked for; ISO 8601, UTC."),
+    cause=_string("The event, in the words of the log."),
+    outcome=_string("ready, stopped (before it was ready), or the code of what failed."),
+    seconds=_number("Until it ended; the sum of the phases."),
+    phases=_object(
+        queued=_number("Waited for its exclusive place."),
+        preparing=_number("Pulled, built and created."),
+        starting=_number("Until its runtime had brought a run up."),
+        loading=_number("Until the probe succeeded."),
+    ),
+)
+_PAST = _object(
+    host=_string("The host."),
+    asleep_seconds=_number("Of these days; while autostart did not run, nothing is counted."),
+    awake_seconds=_number("The same."),
+    memory_bytes_usual=_or_null(
+        _integer("Learned from samples, one a minute."), "What a run usually takes."
+    ),
+    memory_saved_gb_hours=_or_null(
+        _number("In 10⁹ bytes times hours."), "The usual memory times the time asleep."
+    ),
+    days=_list(_SECONDS_PER_DAY, "Every day, oldest first; the last one is today."),
+    starts=_list(_START, "Those that have ended, oldest first."),
+)
+_HISTORY: Schema = {
+    "/api/history": _get(
+        "The last days: starts with their phases, time asleep and what it saved.",
+        _answer(
+            "In the order of the map.",
+            _object(
+                since=_string("Midnight of the first day; ISO 8601, UTC."),
+                services=_list(_ref("Past"), "All."),
+            ),
+        ),
+        _query("days", {"type": "integer", "minimum": 1, "maximum": DAYS_MAX, "default": DAYS_MAX}),
+        no=(400,),
+    ),
+    "/api/usage": _get(
+        "What everything that runs uses now.",
+        _answer("In the order of the map; at most 2 s old.", _list(_ref("Sample"), "What runs.")),
+    ),
+}
+_LAST_ID = "Send first what came after it, as far as it is kept; 0 = all."
 _EVENTS = _get(
     "What happens, as it happens; a comment every 15 s.",
     _answer(
-        "Events named transition; events named progress, which have no id and are not kept.",
-        {"oneOf": [_ref("Transition"), _ref("Progress")]},
+        "Events named transition; and of what has no id and is not kept: events named progress;"
+        " events named service, each a whole service, all of them at the beginning and then"
+        " whenever one has changed, at most twice a second each; events named removed, with the"
+        " host of one that has left the map.",
+        {
+            "oneOf": [
+                _ref("Transition"),
+                _ref("Progress"),
+                _ref("Service"),
+                _object(host=_string("The host.")),
+            ]
+        },
         "text/event-stream",
     ),
+    _query("last_event_id", {**_PLAIN, "description": f"{_LAST_ID} For who cannot set headers."}),
     {
         "name": "Last-Event-ID",
         "in": "header",
-        "description": "Send first what came after it, as far as it is kept; 0 = all.",
+        "description": _LAST_ID,
         "schema": _PLAIN,
     },
+    no=(400,),
 )
 _RELOAD: Schema = {
     "post": {
@@ -201,13 +273,40 @@ _RELOAD: Schema = {
         },
     }
 }
+_SESSION = _answer(
+    "How this browser stands.",
+    _object(
+        token_needed=_flag("A token is set."),
+        open=_flag("No token is needed, or this browser has shown it."),
+    ),
+)
+_LOGIN: Schema = {
+    "/login": {
+        **_get("Whether a browser has to log in.", _SESSION),
+        "post": {
+            "summary": "Present the token; the answer's cookie stands for it from then on.",
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _object(token=_string("The token."))}},
+            },
+            "responses": {"200": _SESSION, "400": _NO, "403": _NO, "429": _NO},
+        },
+    },
+    "/logout": {
+        "post": {
+            "summary": "End the session of the cookie.",
+            "responses": {"200": _SESSION, "403": _NO},
+        }
+    },
+}
 
 DOCUMENT: Schema = {
     "openapi": "3.1.0",
     "info": {
         "title": "autostart: the operator's API",
         "version": version("autostart"),
-        "description": "With a token: Authorization: Bearer on everything but /healthz.",
+        "description": "With a token: Authorization: Bearer, or the cookie of a login, on"
+        " everything but /healthz and /login.",
     },
     "security": [{}, {"token": []}],
     "paths": {
@@ -218,6 +317,7 @@ DOCUMENT: Schema = {
         "/api/services": _get(
             "Every service.", _answer("In the order of the map.", _list(_ref("Service"), "All."))
         ),
+        **_HISTORY,
         "/api/services/{host}": _get("One service.", _ONE, _HOST, no=(404,)),
         "/api/services/{host}/logs": _get(
             "Its output.",
@@ -253,6 +353,7 @@ DOCUMENT: Schema = {
         ),
         "/api/reload": _RELOAD,
         "/api/events": _EVENTS,
+        **_LOGIN,
     },
     "components": {
         "schemas": {
@@ -262,6 +363,8 @@ DOCUMENT: Schema = {
             "Transition": _TRANSITION,
             "Progress": _PROGRESS,
             "Usage": _USAGE,
+            "Sample": _SAMPLE,
+            "Past": _PAST,
             "Error": _ERROR,
         },
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},

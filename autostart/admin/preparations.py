@@ -15,10 +15,13 @@ log = structlog.get_logger("autostart")
 
 
 class Preparations:
-    """Runs `prepare` per host and remembers how the last one ended."""
+    """Runs `prepare` per host and remembers how the last one ended; tells when one changed."""
 
-    def __init__(self, prepare: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self, prepare: Callable[[str], Awaitable[None]], changed: Callable[[str], None]
+    ) -> None:
         self._prepare = prepare
+        self._changed = changed
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, AutostartError] = {}
 
@@ -30,7 +33,10 @@ class Preparations:
         self._failures.pop(host, None)
         # Not a start: nothing in the lifecycle waits for it. Named and kept, as in the supervisor.
         loop = asyncio.get_running_loop()
-        self._tasks[host] = loop.create_task(self._watched(host), name=f"prepare {host}")
+        task = loop.create_task(self._watched(host), name=f"prepare {host}")
+        task.add_done_callback(lambda _: self._changed(host))
+        self._tasks[host] = task
+        self._changed(host)
 
     def answer(self, host: str) -> dict[str, Any] | None:
         """Return how the last one stands; None if nobody asked for one."""

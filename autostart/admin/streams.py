@@ -7,7 +7,6 @@ ends those that are left. A client that does not read is dropped; it never slows
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import cast
@@ -15,19 +14,21 @@ from typing import cast
 from aiohttp import web
 
 from autostart import errors
+from autostart.admin.changes import Changes
 from autostart.config import ServiceConfig
 from autostart.runtimes.base import Runtime
-from autostart.telemetry import Entry, History
+from autostart.telemetry import (
+    HEARTBEAT,
+    RETRY,
+    WRITE_SECONDS,
+    Entry,
+    Follower,
+    History,
+    event_text,
+)
 
-HEARTBEAT_SECONDS = 15.0
-# A client that is this many events behind is not reading.
-QUEUE_MAX = 256
-# How long one write may wait for a client that does not read.
-WRITE_SECONDS = 10.0
 # How long the last lines of output may take; new ones may take for ever.
 LOGS_SECONDS = 30.0
-# What a browser waits before it connects again.
-RETRY_MILLISECONDS = 2_000
 
 _PLAIN = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
 
@@ -54,60 +55,50 @@ class Streams:
             handler.cancel()
 
 
-class Follower:
-    """One client's queue of events; `is_late` once it could not keep up."""
-
-    def __init__(self, queue_max: int = QUEUE_MAX) -> None:
-        self._queue: asyncio.Queue[Entry] = asyncio.Queue(queue_max)
-        self.is_late = False
-
-    def take(self, entry: Entry) -> None:
-        """Take an event, or give the client up; never waits."""
-        try:
-            self._queue.put_nowait(entry)
-        except asyncio.QueueFull:
-            self.is_late = True
-
-    async def next(self, seconds: float) -> Entry | None:
-        """Return the next event, None if there was none for so long."""
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._queue.get()
-        except TimeoutError:
-            return None
-
-
 async def send_events(
-    request: web.Request, history: History, *, last_id: int | None, heartbeat_seconds: float
+    request: web.Request,
+    history: History,
+    changes: Changes,
+    *,
+    hosts: list[str],
+    last_id: int | None,
+    heartbeat_seconds: float,
 ) -> web.StreamResponse:
-    """Send the kept transitions after `last_id` (None: none of them), then what happens."""
+    """Send the kept transitions after `last_id` (None: none of them), then what happens.
+
+    And what these services look like now, then each that changes.
+    """
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
     )
-    follower = Follower()
+    follower: Follower[str] = Follower()
+
+    def take(entry: Entry) -> None:
+        follower.take(_event(entry))
+
     # Nothing is awaited between these two: no transition is missed and none sent twice.
     missed = [] if last_id is None else history.after(last_id)
-    history.observers.append(follower.take)
+    history.observers.append(take)
+    changes.follow(follower.take_newest, hosts)
     try:
         await response.prepare(request)
-        await _send(response, f"retry: {RETRY_MILLISECONDS}\n\n")
+        await _send(response, RETRY)
         for entry in missed:
-            await _send(response, event_text(entry))
+            await _send(response, _event(entry))
         while not follower.is_late:
             following = await follower.next(heartbeat_seconds)
-            await _send(response, ": heartbeat\n\n" if following is None else event_text(following))
+            await _send(response, HEARTBEAT if following is None else following)
     except TimeoutError:
         pass  # it does not read: dropped below, like one that is late
     finally:
-        history.observers.remove(follower.take)
+        history.observers.remove(take)
+        changes.leave(follower.take_newest)
     _drop(request)
     return response
 
 
-def event_text(entry: Entry) -> str:
-    """Return an entry as a server-sent event."""
-    id_line = "" if entry.id is None else f"id: {entry.id}\n"
-    return f"{id_line}event: {entry.kind}\ndata: {json.dumps(dict(entry.fields))}\n\n"
+def _event(entry: Entry) -> str:
+    return event_text(entry.kind, entry.fields, entry.id)
 
 
 async def send_logs(

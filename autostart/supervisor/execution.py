@@ -61,7 +61,7 @@ class Execution:
         self._clock = clock
         # What each run was started from: it is stopped by that, whatever the map says since.
         self.started_from: dict[str, ServiceConfig] = {}
-        self._lost: dict[str, str] = {}  # runtimes that do not see their runs now, and why
+        self.lost: dict[str, str] = {}  # runtimes that do not see their runs now, and why
         self.progress: dict[str, str] = {}  # the last line of a pull or build, by host
         self.progress_observers: list[Callable[[str, str | None, Now], None]] = []
         self._work: dict[str, asyncio.Task[None]] = {}  # the start or probe under way
@@ -191,7 +191,7 @@ class Execution:
         except errors.Refusal as error:
             self._post(host, lifecycle.StartFailed(attempt, error))
         except TimeoutError:
-            lost = self._lost.get(self._runtime_of(config).name)
+            lost = self.lost.get(self._runtime_of(config).name)
             unseen = None if lost is None else errors.EngineUnreachable(lost)
             self._post(host, lifecycle.StartFailed(attempt, unseen or _start_timeout(config)))
         else:
@@ -248,10 +248,10 @@ class Execution:
                 case base.Exited(host, run, reason):
                     self._post(host, lifecycle.Exited(run, reason))
                 case base.Lost(reason):
-                    self._lost[runtime.name] = reason
+                    self.lost[runtime.name] = reason
                     log.warning("runtime-lost", runtime=runtime.name, reason=reason)
                 case base.Found():
-                    self._lost.pop(runtime.name, None)
+                    self.lost.pop(runtime.name, None)
                     log.info("runtime-found", runtime=runtime.name)
 
     # Keeping tasks.

@@ -25,6 +25,7 @@ from autostart.config import ServiceConfig
 from autostart.lifecycle import Endpoint, Event, Lease, Service, State, Waited
 from autostart.runtimes.base import Runtime
 from autostart.schedule import Now
+from autostart.supervisor.cause import cause_of
 from autostart.supervisor.clock import Clock
 from autostart.supervisor.execution import Execution, Probe
 from autostart.supervisor.orders import Orders
@@ -99,6 +100,9 @@ class Supervisor:
             clock=clock,
         )
         self.observers: list[Callable[[Transition], None]] = []
+        # Told of every change of a service, also of those that each request brings: to be cheap.
+        self.watchers: list[Callable[[str], None]] = []
+        self.progress_observers.append(lambda host, *_: self._touch(host))
         self._declare()
 
     # For requests.
@@ -163,6 +167,8 @@ class Supervisor:
         self._fleet.update({host: Service(declared[host], since=now) for host in new})
         self._declare_again = True
         self.look()
+        for host in new:
+            self._touch(host)
         for runtime in self._runtimes if new else ():
             self._execution.find(runtime, new)
 
@@ -182,6 +188,11 @@ class Supervisor:
         """Who is told of such a line now and then, and of None at the end."""
         return self._execution.progress_observers
 
+    @property
+    def lost(self) -> Mapping[str, str]:
+        """The runtimes that do not see their runs now, and why."""
+        return self._execution.lost
+
     # For the composition root.
 
     async def adopt(self) -> None:
@@ -198,7 +209,7 @@ class Supervisor:
         self._run_inbox()
 
     def begin_shutdown(self) -> None:
-        """Refuse whoever waits and whoever comes; leases may end; services stay up."""
+        """Refuse whoever waits or would have to; leases may end; services stay up."""
         for host in list(self._fleet):
             self.post(host, lifecycle.ShutdownBegan())
 
@@ -250,7 +261,13 @@ class Supervisor:
             del self._fleet[host]
             self._declare_again = True
         if after.state is not before.state or after.phase is not before.phase:
-            self._tell(Transition(host, before, after, _cause(event), now))
+            self._tell(Transition(host, before, after, cause_of(event), now))
+        if after is not before:
+            self._touch(host)
+
+    def _touch(self, host: str) -> None:
+        for watch in self.watchers:
+            watch(host)
 
     def _forget_run(self, host: str) -> None:
         """What runs next is from the map as it is now, also if it appears by itself."""
@@ -374,20 +391,3 @@ def _moves_only_its_own_date(before: Service, after: Service, event: Event) -> b
 
 def _has_a_run(service: Service) -> bool:
     return service.state not in (State.STOPPED, State.FAILED)
-
-
-def _cause(event: Event) -> str:
-    """Return the event in the words of a log line."""
-    match event:
-        case lifecycle.LeaseRequested(lease):
-            return f"request {lease.about}"
-        case lifecycle.StopDue(cause):
-            return cause
-        case lifecycle.Exited(_, reason):
-            return f"exited: {reason}"
-        case lifecycle.StartFailed(_, error):
-            return error.code
-        case lifecycle.BusyAnswered(_, _, cause, _) if cause is not None:
-            return cause
-    name = type(event).__name__
-    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")

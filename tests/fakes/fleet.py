@@ -13,11 +13,13 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from autostart.admin import make_admin
 from autostart.admission import Admission
+from autostart.app.failure_logs import FailureLogs
+from autostart.app.sampling import Sampling
 from autostart.config import ServiceConfig
 from autostart.lifecycle import Endpoint, State
 from autostart.schedule import Now
 from autostart.supervisor import Granted, Supervisor
-from autostart.telemetry import History, Metrics
+from autostart.telemetry import Days, History, Metrics
 from tests.fakes.runtime import FakeRuntime
 
 WORKING = Admission(may_wake=True, may_wait=True, counts=True)
@@ -63,6 +65,7 @@ class Fleet:
     history: History
     metrics: Metrics
     client: TestClient[Any, Any]
+    days: Days
     _requests: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def until(self, happened: Callable[[], bool]) -> None:
@@ -122,8 +125,13 @@ async def operated(
         clock=clock,
         set_alarm=lambda _: None,
     )
-    metrics = Metrics(supervisor.snapshot, clock)
-    supervisor.observers += [history.record, metrics.record]
+    days = Days(None, clock.now())
+    sampling = Sampling(
+        snapshot=supervisor.snapshot, runtime_of=lambda _: runtime, clock=clock, days=days
+    )
+    failure_logs = FailureLogs(lambda _: runtime, supervisor.watchers)
+    metrics = Metrics(supervisor.snapshot, clock, days)
+    supervisor.observers += [history.record, days.record, metrics.record, failure_logs.record]
     supervisor.progress_observers.append(history.pass_on)
     await supervisor.adopt()
     application = make_admin(
@@ -134,11 +142,16 @@ async def operated(
         reload=reload,
         clock=clock,
         token=token,
+        days=days,
+        usages=sampling.samples,
+        failure_log=failure_logs.of,
         heartbeat_seconds=heartbeat_seconds,
     )
     async with TestClient(TestServer(application)) as client:
-        fleet = Fleet(supervisor, runtime, clock, history, metrics, client)
+        fleet = Fleet(supervisor, runtime, clock, history, metrics, client, days)
         try:
             yield fleet
         finally:
+            await sampling.close()
+            await failure_logs.close()
             await fleet.close()

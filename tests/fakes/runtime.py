@@ -102,7 +102,7 @@ class FakeRuntime:
 
     `calls` lists (verb, host) in order, verbs "prepare", "start", "stop". A call waits while its
     verb's gate is closed: `hold("start")`, later `let_go("start")`. `fail("start", host, error)`
-    lets the next call raise.
+    lets the next call raise; `usage` can fail too.
     """
 
     name = "fake"
@@ -201,6 +201,8 @@ class FakeRuntime:
             await self.machine.wait_for_output(service.host, seen)
 
     async def usage(self, service: ServiceConfig) -> Usage | None:
+        if failures := self._failures["usage", service.host]:
+            raise failures.pop(0)
         if service.host not in self.machine.runs:
             return None
         return Usage(memory_bytes=1_000_000, cpu_seconds=0.5)

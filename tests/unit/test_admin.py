@@ -13,11 +13,10 @@ from aiohttp.test_utils import TestClient
 from autostart import errors
 from autostart.admin import application
 from autostart.admin.openapi import DOCUMENT
-from autostart.admin.streams import QUEUE_MAX
 from autostart.config import ServiceConfig, WarmWindow
 from autostart.lifecycle import State
 from autostart.runtimes.base import Device
-from autostart.telemetry import Transition
+from autostart.telemetry import QUEUE_MAX, Transition
 from tests.fakes.fleet import Fleet, operated
 
 HOST = "a.localhost"
@@ -69,6 +68,7 @@ async def test_a_stopped_service_has_no_endpoint_and_no_dates() -> None:
             "phases": [],
             "usual_start_seconds": None,
             "failure": None,
+            "failure_log": None,
             "failures": 0,
             "retry_in_seconds": None,
             "closed_by": None,
@@ -453,13 +453,15 @@ async def test_health_needs_no_token() -> None:
 # Streams.
 
 
-async def next_event(response: ClientResponse) -> dict[str, str]:
-    """Return the fields of the next server-sent event; a comment has the name ""."""
-    event: dict[str, str] = {}
+async def next_event(response: ClientResponse, *, skip: str = "service") -> dict[str, str]:
+    """Return the fields of the next server-sent event of another kind; a comment's name is ""."""
+    event: dict[str, str] = {"event": skip}
     async with asyncio.timeout(5):
-        while line := (await response.content.readline()).decode().rstrip("\n"):
-            name, _, value = line.partition(": ")
-            event[name.rstrip(":") or ""] = value
+        while event.get("event") == skip:
+            event = {}
+            while line := (await response.content.readline()).decode().rstrip("\n"):
+                name, _, value = line.partition(": ")
+                event[name.rstrip(":") or ""] = value
     return event
 
 
@@ -537,6 +539,65 @@ async def test_an_unknown_last_event_replays_all_that_is_kept(last_id: str) -> N
         response = await follow(fleet, **{"Last-Event-ID": last_id})
 
         assert json.loads((await next_event(response))["data"])["from"] == "stopped"
+
+
+async def test_a_browser_names_the_last_event_in_the_query() -> None:
+    """Its EventSource cannot set a header at first; when it comes back, the header is newer."""
+    async with operated(service()) as fleet:
+        await fleet.start(HOST)
+        first, second, third = fleet.history.after(0)
+        fresh = await fleet.client.get("/api/events?last_event_id=0")
+        back = await fleet.client.get(
+            "/api/events?last_event_id=0", headers={"Last-Event-ID": str(second.id)}
+        )
+        seen = []
+        for response in (fresh, back):
+            await next_event(response)
+            seen.append((await next_event(response))["id"])
+
+        assert seen == [str(first.id), str(third.id)]
+
+
+async def test_events_take_no_other_option() -> None:
+    """A misspelt one would be missed transitions."""
+    async with operated() as fleet:
+        assert await refusal(fleet.client, "GET", "/api/events?since=0") == (400, "bad-command")
+
+
+async def test_whoever_follows_sees_every_service_and_what_changes() -> None:
+    """Events named service have what the API answers, at the beginning and with each change."""
+    async with operated(service(), service(OTHER)) as fleet:
+        response = await follow(fleet)
+        at_first = [await next_event(response, skip="transition") for _ in range(2)]
+        shown = [json.loads(event["data"]) for event in at_first]
+        asleep = await answer(fleet, "/api/services")
+        await fleet.start(OTHER)
+        while (
+            json.loads((changed := await next_event(response, skip="transition"))["data"])["state"]
+            != "ready"
+        ):
+            pass
+
+        assert [set(event) for event in at_first] == [{"event", "data"}] * 2
+        assert {event["event"] for event in (*at_first, changed)} == {"service"}
+        assert shown == asleep
+        assert json.loads(changed["data"]) == await answer(fleet, f"/api/services/{OTHER}")
+
+
+async def test_a_failure_is_shown_with_the_last_lines_of_the_run() -> None:
+    """For the operator, until the service is ready again."""
+    async with operated(service()) as fleet:
+        await fleet.start(HOST)
+        fleet.runtime.machine.output[HOST] = ["loading", "no memory left"]
+        fleet.runtime.machine.end(HOST)
+        await fleet.until(lambda: ("stop", HOST) in fleet.runtime.calls)
+        await fleet.reach(HOST, State.FAILED)
+        failed = await answer(fleet)
+        await fleet.start(HOST)
+        ready = await answer(fleet)
+
+        assert failed["failure_log"] == ["loading", "no memory left"]
+        assert (ready["failure"], ready["failure_log"]) == (None, None)
 
 
 async def test_silence_is_filled_with_heartbeats() -> None:
