@@ -1,4 +1,4 @@
-"""Asks a run over HTTP: is it ready, is it busy.
+"""Asks a run over HTTP: is it ready, is it busy, what is its OpenAPI document.
 
 Only an HTTP answer proves anything: docker-proxy accepts connections seconds before the service
 listens. One small request over a plain socket each time, never a pool: a probe must not find its
@@ -23,9 +23,13 @@ ANSWERED_SECONDS = 0.050  # between probes once somebody does: each costs a serv
 PROBE_SECONDS_MAX = 2.0  # a probe that hangs is asked again on a new connection
 BUSY_SECONDS_MAX = 2.0
 BODY_BYTES_MAX = 64 * 1024
+# Those of our own services have 30 kB.
+DOCUMENT_BYTES_MAX = 5_000_000
+DOCUMENT_SECONDS_MAX = 10.0
 READ_BYTES = 16 * 1024
 
 SUCCESS = range(200, 300)
+OK = 200
 # struct linger {on, 0 seconds}, socket(7): close with a reset.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -35,6 +39,13 @@ class BusyUnknown(AutostartError):
 
     code = "busy-unknown"
     hint = 'the service\'s busy path must answer 200 {"busy": true} or {"busy": false} within 2 s'
+
+
+class DocsUnreadable(AutostartError):
+    """The service gave no OpenAPI document that can be shown."""
+
+    code = "docs-unreadable"
+    hint = "the service's docs path must answer 200 with an OpenAPI document in JSON, up to 5 MB"
 
 
 async def wait_until_ready(
@@ -50,7 +61,7 @@ async def wait_until_ready(
     while True:
         try:
             async with asyncio.timeout(PROBE_SECONDS_MAX):
-                status, _ = await _get(endpoint, path, host or _name(service), with_body=False)
+                status, _ = await _get(endpoint, path, host or _name(service))
         except OSError as error:
             # TimeoutError is an OSError: somebody holds the connection, and is not asked as often.
             silent = isinstance(error, TimeoutError)
@@ -67,13 +78,31 @@ async def ask_busy(endpoint: Endpoint, service: ServiceConfig, *, host: str | No
     try:
         async with asyncio.timeout(BUSY_SECONDS_MAX):
             status, body = await _get(
-                endpoint, service.busy, host or _name(service), with_body=True
+                endpoint, service.busy, host or _name(service), body_bytes_max=BODY_BYTES_MAX
             )
     except TimeoutError as error:
         raise BusyUnknown(f"{service.busy} was silent for {BUSY_SECONDS_MAX:.0f} s") from error
     except OSError as error:
         raise BusyUnknown(f"{service.busy} cannot be asked: {error}") from error
     return _parse_busy(service.busy, status, body)
+
+
+async def read_document(endpoint: Endpoint, service: ServiceConfig, host: str) -> bytes:
+    """Return what the service's docs path answers, whatever it is; raises DocsUnreadable."""
+    assert service.docs is not None, f"{service.host} has no docs path"
+    try:
+        async with asyncio.timeout(DOCUMENT_SECONDS_MAX):
+            status, body = await _get(
+                endpoint, service.docs, host, body_bytes_max=DOCUMENT_BYTES_MAX
+            )
+    except TimeoutError as error:
+        text = f"{service.docs} was not read within {DOCUMENT_SECONDS_MAX:.0f} s"
+        raise DocsUnreadable(text) from error
+    except OSError as error:
+        raise DocsUnreadable(f"{service.docs} cannot be read: {error}") from error
+    if status != OK:
+        raise DocsUnreadable(f"{service.docs} answered {status}")
+    return body
 
 
 def _parse_busy(path: str, status: int, body: bytes) -> bool:
@@ -97,36 +126,47 @@ def _name(service: ServiceConfig) -> str:
 class _Answer:
     """What httptools tells about one answer; interim ones (1xx) do not count."""
 
-    def __init__(self, *, with_body: bool) -> None:
+    def __init__(self, body_bytes_max: int | None) -> None:
         self.parser = httptools.HttpResponseParser(self)
         self.status: int | None = None
-        self.body = b""
+        self.body = bytearray()
         self.complete = False
-        self._with_body = with_body
+        self._bytes_max = body_bytes_max
+        self._is_too_large = False
 
     def feed(self, block: bytes) -> None:
         try:
             self.parser.feed_data(block)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self._is_too_large:
+                raise ConnectionError(f"it has more than {self._bytes_max} bytes") from error
             raise ConnectionError(f"the answer is not valid: {error}") from error
 
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
         if status >= SUCCESS.start:
             self.status = status
-            self.complete = not self._with_body
+            self.complete = self._bytes_max is None
 
     def on_body(self, body: bytes) -> None:
-        self.body += body if self._with_body else b""
-        if len(self.body) > BODY_BYTES_MAX:
-            raise ValueError(f"more than {BODY_BYTES_MAX} bytes")
+        if self._bytes_max is None:
+            return
+        self.body += body
+        if len(self.body) > self._bytes_max:
+            self._is_too_large = True
+            raise ValueError(f"more than {self._bytes_max} bytes")
 
     def on_message_complete(self) -> None:
         self.complete = self.status is not None
 
 
-async def _get(endpoint: Endpoint, path: str, host: str, *, with_body: bool) -> tuple[int, bytes]:
-    """Return status and body of one GET. Raises OSError where no valid answer comes."""
+async def _get(
+    endpoint: Endpoint, path: str, host: str, *, body_bytes_max: int | None = None
+) -> tuple[int, bytes]:
+    """Return status and body of one GET, no body without a limit for it.
+
+    Raises OSError where no valid answer comes.
+    """
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as connection:
@@ -136,12 +176,12 @@ async def _get(endpoint: Endpoint, path: str, host: str, *, with_body: bool) -> 
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             raise ConnectionRefusedError("nobody listens")
         await loop.sock_sendall(connection, _request(path, host))
-        answer = _Answer(with_body=with_body)
+        answer = _Answer(body_bytes_max)
         while not answer.complete and (block := await loop.sock_recv(connection, READ_BYTES)):
             answer.feed(block)
     if answer.status is None:
         raise ConnectionResetError("closed without an answer")
-    return answer.status, answer.body
+    return answer.status, bytes(answer.body)
 
 
 def _is_connected_to_itself(connection: socket.socket) -> bool:

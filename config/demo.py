@@ -29,6 +29,7 @@ DEMO_MAP = ROOT / "config/demo.yaml"
 RECORDING = ROOT / "services/faster_whisper/digits/recording.wav"
 SPOKEN = RECORDING.with_suffix(".txt")
 HOST = "whisper.localhost"
+PORTAL = "portal.localhost"
 
 # Nothing here takes longer on two cores, but for a model that is downloaded first.
 SERVE_SECONDS_MAX = 20.0
@@ -210,7 +211,7 @@ It stays until Ctrl-C. From another terminal:
        -F file=@{RECORDING.relative_to(ROOT)}
 
   {sys.executable} -m autostart --config config/demo.yaml status
-  Swagger: http://{HOST}:{port}/docs
+  Docs that wake nothing, and Execute that does: http://{PORTAL}:{port}
 """)
     try:
         threading.Event().wait()

@@ -83,6 +83,20 @@ async def ready(service: Service, request: Request) -> None:
     await request.answer({"ready": is_ready, "pid": os.getpid()}, status=status)
 
 
+@at("/openapi.json")
+async def openapi(service: Service, request: Request) -> None:
+    """What the file --openapi holds, ?wait= seconds late; hello without one."""
+    file = service.options.openapi
+    await asyncio.sleep(request.number("wait", 0))
+    if file is None:
+        await hello(service, request)
+    else:
+        text = file.read_bytes()
+        length = f"Content-Length: {len(text)}"
+        await request.head("200 OK", "Content-Type: application/json", length)
+        await request.send(text)
+
+
 @at("/busy")
 async def busy(service: Service, request: Request) -> None:
     """What the file --busy-file holds, else --busy."""
@@ -316,6 +330,7 @@ def parse_options() -> argparse.Namespace:
     add("--exit-if-file", type=Path, help="exits at once while this file exists")
     add("--busy", default='{"busy": false}')
     add("--busy-file", type=Path, help="what /busy answers, read at each request")
+    add("--openapi", type=Path, help="what /openapi.json answers, read at each request")
     add("--journal", type=Path, help="gets a line for each request: method target pid")
     add("--ignore-sigterm", action="store_true")
     add("--stop-slowly", type=float, default=0.0, help="seconds from SIGTERM to exit")

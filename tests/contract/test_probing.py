@@ -15,7 +15,16 @@ import uvloop
 
 from autostart.config import ServiceConfig
 from autostart.lifecycle import Endpoint
-from autostart.probe import BusyUnknown, _get, _is_connected_to_itself, ask_busy, wait_until_ready
+from autostart.probe import (
+    DOCUMENT_BYTES_MAX,
+    BusyUnknown,
+    DocsUnreadable,
+    _get,
+    _is_connected_to_itself,
+    ask_busy,
+    read_document,
+    wait_until_ready,
+)
 from autostart.runtimes.port import is_free
 
 HOST = "a.example.com"
@@ -200,7 +209,7 @@ async def test_the_kernels_own_answer_is_nobodys():
     endpoint = replace(unused(), port=next(p for p in range(40_000, 60_000, 2) if is_free(p)))
     for _ in range(30_000):  # met after 15,710 on Linux 6.18, in 0.9 s
         with pytest.raises(ConnectionRefusedError) as refused:
-            await _get(endpoint, "/", HOST, with_body=False)
+            await _get(endpoint, "/", HOST)
         if str(refused.value) == "nobody listens":
             break
     else:
@@ -259,3 +268,37 @@ def test_probes_work_under_uvloop():
         assert not await is_ready(unused(), service())
 
     uvloop.run(_story(check))
+
+
+async def test_a_document_is_read_from_its_own_path():
+    """With the host that it is asked for, and all of it."""
+    body = b"x" * (DOCUMENT_BYTES_MAX - 1)
+    listener = Listener(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    async with listener.on() as endpoint:
+        found = await read_document(endpoint, service(docs="/v2/openapi.json?x"), "alias.test")
+
+    assert body == found
+    first, host, *_ = listener.requests[0].split(b"\r\n")
+    assert (b"GET /v2/openapi.json?x HTTP/1.1", b"Host: alias.test") == (first, host)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (LOADING, "answered 503"),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", "answered 304"),
+        (CLOSE, "cannot be read"),
+        (b"SSH-2.0-x\r\n\r\n", "cannot be read"),
+        (
+            b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * (DOCUMENT_BYTES_MAX + 1),
+            "more than 5000000 bytes",
+        ),
+    ],
+    ids=["503", "304", "closed", "not HTTP", "too large"],
+)
+async def test_what_is_no_document_says_why(answer, why):
+    """Only a whole 200 within the limit is taken."""
+    async with Listener(answer).on() as endpoint:
+        with pytest.raises(DocsUnreadable, match=why):
+            await read_document(endpoint, service(docs="/openapi.json"), HOST)

@@ -41,10 +41,11 @@ export async function browse(visit) {
 }
 
 // The accessibility rules that the page breaks, those that axe calls serious or critical. Needs a
-// page whose Content-Security-Policy lets the browser's own side evaluate; Playwright's does.
-export async function violations(page) {
+// page whose Content-Security-Policy lets the browser's own side evaluate; Playwright's does. `scope`
+// is axe's context: {exclude: [[selector]]} leaves out what others have made.
+export async function violations(page, scope = {}) {
   await page.evaluate(axe.source);
-  const found = await page.evaluate(() => globalThis.axe.run());
+  const found = await page.evaluate((context) => globalThis.axe.run({ include: [["html"]], ...context }), scope);
   return found.violations
     .filter((each) => ["serious", "critical"].includes(each.impact))
     .map((each) => `${each.id}: ${each.nodes.map((node) => node.target.join(" ")).join(", ")}`);
