@@ -146,10 +146,10 @@ def warnings(declared: Map) -> list[str]:
     found: list[str] = []
     if not declared.services:
         found.append("services: none is declared")
-    if declared.portal is not None:
-        found.append("portal: this version serves no portal; only the default of cors is taken")
+    found += _doubts_of_portal(declared)
     for service in declared.services.values():
         found += [f"services.{service.host}{text}" for text in _doubts(service)]
+    found += _unshown_pages(declared)
     listen = declared.proxy.listen
     if not listen.is_loopback:
         found += [
@@ -160,12 +160,25 @@ def warnings(declared: Map) -> list[str]:
     return found
 
 
+def _doubts_of_portal(declared: Map) -> Iterator[str]:
+    if declared.portal is None:
+        return
+    shown = [service for service in declared.services.values() if service.docs is not None]
+    if not shown:
+        yield "portal: no service has docs, so it shows none"
+    for service in shown:
+        hosts = {origin.partition("://")[2].partition(":")[0] for origin in service.cors}
+        if not {"*", declared.portal} & {*service.cors, *hosts}:
+            yield (
+                f"services.{service.host}.cors: does not name the portal {declared.portal}, "
+                "so Execute works only at the service's own /docs"
+            )
+
+
 def _doubts(service: ServiceConfig) -> Iterator[str]:
     # compose and directory are needed for every start: the runtimes examine them.
     if service.gpu_compose is not None and not service.gpu_compose.exists():
         yield f".gpu_compose: {service.gpu_compose} does not exist"
-    if service.mode == "page":
-        yield ".mode: this version has no waiting page; browsers get a short 503 that reloads"
     if service.exclusive is not None and service.idle_seconds is None:
         yield f".exclusive: idle is never, so others of {service.exclusive} start by evicting it"
     if service.command and not service.port and not _mentions_port(service):
@@ -174,6 +187,15 @@ def _doubts(service: ServiceConfig) -> Iterator[str]:
         yield f".listen: {service.listen} is public, and access is not set"
     if service.access is not None and "*" in service.cors:
         yield ".cors: * lets the pages of every site call it"
+
+
+def _unshown_pages(declared: Map) -> Iterator[str]:
+    # One of the defaults is for those that show it: that others do not is no doubt.
+    services = declared.services.values()
+    shown = {service.waiting_page for service in services if service.mode == "page"}
+    for service in services:
+        if service.waiting_page is not None and service.waiting_page not in shown:
+            yield f"services.{service.host}.waiting_page: is shown only with mode: page"
 
 
 def _mentions_port(service: ServiceConfig) -> bool:

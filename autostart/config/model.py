@@ -161,6 +161,10 @@ class ServiceConfig:
         Literal["hold", "page"],
         key("mode", "page = browsers that navigate get the waiting page instead of being held."),
     ] = "hold"
+    waiting_page: Annotated[
+        FilePath | None,
+        key("waiting_page", "A waiting page of your own, a Jinja2 template; default: ours."),
+    ] = None
     idle_seconds: Annotated[
         Idle,
         key("idle", "Stopped after so long without requests; never = started with autostart."),

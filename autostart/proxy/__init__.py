@@ -13,13 +13,14 @@
 It knows endpoints, not services' states: who may be forwarded, and when, is decided before.
 """
 
-from autostart.proxy.answer import Answer, error_response, own_answer, prefers_html, reset_client
+from autostart.proxy.answer import Answer, error_response, own_answer, own_stream, prefers_html, reset_client
 from autostart.proxy.forward import forward
 from autostart.proxy.framing import is_websocket
 from autostart.proxy.headers import Peer, origin_target, peer
-from autostart.proxy.server import ProxyServer, request_id
+from autostart.proxy.server import SETTLE_SECONDS, ProxyServer, request_id
 
 __all__ = [
+    "SETTLE_SECONDS",
     "Answer",
     "Peer",
     "ProxyServer",
@@ -28,6 +29,7 @@ __all__ = [
     "is_websocket",
     "origin_target",
     "own_answer",
+    "own_stream",
     "peer",
     "prefers_html",
     "request_id",

@@ -17,7 +17,7 @@ from http import HTTPStatus
 
 from aiohttp import HttpVersion11, web
 
-from autostart.errors import AutostartError, Starting
+from autostart.errors import AutostartError
 from autostart.proxy.connection import reset
 from autostart.proxy.framing import is_chunked
 from autostart.proxy.headers import RawHeader, raw
@@ -94,7 +94,9 @@ class Answer(web.StreamResponse):
             # An Upgrade makes that parser swallow what follows.
             in_step = request.content.is_eof() and not is_chunked(request)
             in_step = in_step and "Upgrade" not in request.headers
-            self._keep_alive = request.keep_alive and in_step
+            # Of ClientConnection: who keeps a connection that we close loses what he sends next.
+            is_last = getattr(request.protocol, "is_ending", False)
+            self._keep_alive = request.keep_alive and in_step and not is_last
         if self._upgrade or (is_unframed and not self._is_chunked):
             self._keep_alive = False
         self._unsent_head = self._render_head(request)
@@ -189,11 +191,12 @@ def own_answer(
     content_type: str,
     *,
     headers: Iterable[tuple[str, str]] = (),
+    cache: str = "no-store",
 ) -> Answer:
-    """An answer of ours: complete, never cached, without body for HEAD."""
+    """An answer of ours: complete, cached as `cache` says, without body for HEAD."""
     lines = [
         (b"Date", formatdate(usegmt=True).encode()),
-        (b"Cache-Control", b"no-store"),
+        (b"Cache-Control", cache.encode()),
         *raw(headers),
     ]
     has_body = status not in _BODILESS
@@ -204,18 +207,38 @@ def own_answer(
     return Answer(status, lines, length=len(body), has_body=has_body, body=body)
 
 
+def own_stream(
+    request: web.BaseRequest, content_type: str, *, headers: Iterable[tuple[str, str]] = ()
+) -> Answer:
+    """An answer of ours without known length: what is written to it leaves at once."""
+    lines = [
+        (b"Date", formatdate(usegmt=True).encode()),
+        (b"Cache-Control", b"no-store"),
+        (b"X-Accel-Buffering", b"no"),  # nginx would keep it back; see its proxy_buffering
+        *raw(headers),
+        (b"Content-Type", content_type.encode()),
+    ]
+    return Answer(HTTPStatus.OK, lines, has_body=request.method != "HEAD")
+
+
 def error_response(
     refusal: AutostartError,
     *,
     request: web.BaseRequest,
     request_id: str,
     headers: Iterable[tuple[str, str]] = (),
+    page: bytes | None = None,
 ) -> Answer:
-    """Our answer in place of the service's, as JSON that OpenAI clients show or as short HTML."""
+    """Our answer in place of the service's, as JSON that OpenAI clients show or as short HTML.
+
+    Or as `page`, which is HTML.
+    """
     ours = [("Autostart-Error", refusal.code), ("X-Request-ID", request_id)]
     if refusal.retry_after_seconds is not None:
         ours.append(("Retry-After", str(max(1, math.ceil(refusal.retry_after_seconds)))))
-    if prefers_html(request.headers.get("Accept", "")):
+    if page is not None:
+        body, content_type = page, "text/html; charset=utf-8"
+    elif prefers_html(request.headers.get("Accept", "")):
         body, content_type = _html(refusal), "text/html; charset=utf-8"
     else:
         body, content_type = _json(refusal), "application/json"
@@ -232,12 +255,8 @@ def _json(refusal: AutostartError) -> bytes:
 
 def _html(refusal: AutostartError) -> bytes:
     title = f"{refusal.status} {_phrase(refusal.status).decode()}"
-    again = ""
-    if isinstance(refusal, Starting):  # whoever navigated there gets there by waiting
-        seconds = max(1, math.ceil(refusal.retry_after_seconds or 1))
-        again = f'<meta http-equiv="refresh" content="{seconds}">'
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8">{again}<title>{title}</title>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<h1>{title}</h1><p>{html.escape(refusal.message)}</p></html>\n"
     ).encode()
 

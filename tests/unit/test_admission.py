@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from autostart.admission import Admission, RequestHead, admit, plain_path
 from autostart.config import ServiceConfig, Wake
-from autostart.errors import Asleep, IgnoredPath, WakeRefused
+from autostart.errors import Asleep, DocsUnknown, IgnoredPath, WakeRefused
 
 HOST = "whisper.example.com"
 SERVICE = ServiceConfig(
@@ -21,6 +23,13 @@ PAGE = ServiceConfig(host=HOST, mode="page", wake=SERVICE.wake, asleep=SERVICE.a
 ONLY_POST = ServiceConfig(host=HOST, wake=Wake(methods=("POST",)))
 HEAD_WAKES = ServiceConfig(host=HOST, wake=Wake(methods=("GET", "HEAD", "OPTIONS")))
 DEFAULTS = ServiceConfig(host=HOST)
+DOCUMENTED = ServiceConfig(
+    host=HOST,
+    mode="page",
+    docs="/api/openapi.json?v=3",
+    wake=Wake(methods=("POST",), ignore=("/docs",), ignore_agents=("UptimeRobot*",)),
+    asleep={"/docs/health": 200},
+)
 
 WAKES = Admission(may_wake=True, may_wait=True, counts=True)
 GETS_PAGE = Admission(may_wake=True, may_wait=False, counts=True)
@@ -35,6 +44,18 @@ AGENT_IGNORED = Admission(
     may_wait=True,
     counts=False,
     otherwise=WakeRefused(f"{HOST} is stopped and this agent may not wake it"),
+)
+READS_DOCS = Admission(
+    may_wake=False,
+    may_wait=False,
+    counts=False,
+    otherwise=DocsUnknown(f"{HOST} is not ready and its docs are not known yet"),
+)
+AHEAD = Admission(
+    may_wake=False,
+    may_wait=False,
+    counts=False,
+    otherwise=WakeRefused(f"{HOST} is not ready and fetching ahead does not wake it"),
 )
 
 
@@ -74,6 +95,15 @@ TABLE = {
     "options made to wake": (HEAD_WAKES, head("OPTIONS"), WAKES),
     # a browser navigating, mode: page
     "navigation in page mode": (PAGE, head(navigates=True), GETS_PAGE),
+    # a browser fetches it ahead
+    "fetched ahead": (SERVICE, replace(head(), is_ahead=True), AHEAD),
+    "page fetched ahead": (PAGE, replace(head(navigates=True), is_ahead=True), AHEAD),
+    "head fetched ahead": (SERVICE, replace(head("HEAD"), is_ahead=True), AHEAD),
+    "agent before fetched ahead": (
+        SERVICE,
+        replace(head(agent="UptimeRobot"), is_ahead=True),
+        AGENT_IGNORED,
+    ),
     # method
     "head": (SERVICE, head("HEAD"), refused("HEAD", counts=False)),
     "options": (SERVICE, head("OPTIONS"), refused("OPTIONS", counts=False)),
@@ -98,7 +128,24 @@ TABLE = {
     "path before agent": (SERVICE, head(path="/favicon.ico", agent="UptimeRobot"), PATH_IGNORED),
     "path before method": (SERVICE, head("HEAD", "/favicon.ico"), PATH_IGNORED),
     "path before page": (PAGE, head(path="/favicon.ico", navigates=True), PATH_IGNORED),
+    # docs
+    "document": (DOCUMENTED, head(path="/api/openapi.json"), READS_DOCS),
+    "document with a slash": (DOCUMENTED, head(path="/api/openapi.json/"), READS_DOCS),
+    "page of docs": (DOCUMENTED, head(path="/docs"), READS_DOCS),
+    "page of docs with a slash": (DOCUMENTED, head(path="/docs/"), READS_DOCS),
+    "below the page of docs": (DOCUMENTED, head(path="/docs/swagger-ui.css"), READS_DOCS),
+    "head of docs": (DOCUMENTED, head("HEAD", "/docs"), READS_DOCS),
+    "docs before path, agent and page": (
+        DOCUMENTED,
+        head(path="/docs", agent="UptimeRobot", navigates=True),
+        READS_DOCS,
+    ),
+    "post to the document": (DOCUMENTED, head("POST", "/api/openapi.json"), WAKES),
+    "path that only begins so": (DOCUMENTED, head("POST", "/docsearch"), WAKES),
+    "docs of a service without": (SERVICE, head(path="/docs"), WAKES),
+    "docs in other letters": (SERVICE, head(path="/Docs"), WAKES),
     # asleep
+    "asleep before docs": (DOCUMENTED, head(path="/docs/health"), answered(200)),
     "asleep": (SERVICE, head(path="/health"), answered(200)),
     "asleep for every method": (SERVICE, head("HEAD", "/health"), answered(200)),
     "asleep before path": (SERVICE, head(path="/static/health"), answered(204)),

@@ -258,6 +258,15 @@ def test_doubtful_service_is_warned_of(service: ServiceConfig, expected: list[st
     assert [f"services.{service.host}{text}" for text in expected] == doubts(service)
 
 
+def test_page_that_nobody_is_shown_is_warned_of() -> None:
+    """Unless it is shown by another service: one of the defaults is for those in mode page."""
+    own = replace(COMMAND, waiting_page=Path("/srv/waiting.html"))
+    shown = replace(own, host="c.test", mode="page")
+
+    assert ["services.a.test.waiting_page: is shown only with mode: page"] == doubts(own)
+    assert [] == doubts(own, shown)
+
+
 def test_public_proxy_without_access_is_warned_of() -> None:
     """Each service that anybody on the network could wake."""
     closed = replace(COMMAND, host="c.test", access=Access(keys_env="K"))
@@ -265,6 +274,37 @@ def test_public_proxy_without_access_is_warned_of() -> None:
     assert ["services.a.test: no access, and proxy.listen 0.0.0.0:80 is public"] == doubts(
         COMMAND, closed, proxy=ProxyConfig(listen=PUBLIC)
     )
+
+
+def test_a_portal_that_shows_nothing_is_warned_of() -> None:
+    """It has no service with docs; without a portal nobody misses any."""
+    shown = replace(COMMAND, host="d.test", docs="/openapi.json", cors=("https://p.test",))
+
+    assert ["portal: no service has docs, so it shows none"] == doubts(COMMAND, portal="p.test")
+    assert [] == doubts(COMMAND, shown, portal="p.test")
+    assert [] == doubts(COMMAND)
+
+
+@pytest.mark.parametrize(
+    ("cors", "is_warned_of"),
+    [
+        ((), True),
+        (("https://other.test",), True),
+        (("https://other.test", "https://p.test"), False),
+        (("http://p.test:8890",), False),
+        (("*",), False),
+    ],
+    ids=str,
+)
+def test_a_service_that_the_portal_may_not_call_is_warned_of(
+    cors: tuple[str, ...], is_warned_of: bool
+) -> None:
+    """Its docs can be read there, and nothing more."""
+    service = replace(COMMAND, docs="/openapi.json", cors=cors)
+
+    told = "services.a.test.cors: does not name the portal p.test, so Execute works only at the"
+
+    assert is_warned_of * [f"{told} service's own /docs"] == doubts(service, portal="p.test")
 
 
 def test_empty_map_is_warned_of() -> None:
