@@ -16,6 +16,8 @@ from autostart.config import Address, UnixAddress
 from autostart.errors import ConfigError, DaemonUnreachable
 
 CALL_SECONDS = 10.0
+# Where nothing happens events have a heartbeat every 15 s; three are missed.
+SILENCE_SECONDS = 45.0
 _ERROR_MIN = 400
 
 
@@ -50,11 +52,24 @@ class Client:
         """Raise DaemonUnreachable if no daemon answers."""
         self._object("GET", "/healthz")
 
+    def events(self) -> Iterator[str]:
+        """Yield what happens, each by its kind, as it happens; never ends by itself.
+
+        Raises DaemonUnreachable also when the daemon has been silent for longer than it ever is.
+        """
+        with self._answered("GET", "/api/events", silence_seconds=SILENCE_SECONDS) as answer:
+            for line in answer:
+                name, _, value = line.decode("utf-8", "replace").strip().partition(": ")
+                if name == "event":
+                    yield value
+        raise self._closed()
+
     def logs(self, host: str, lines: int, *, follow: bool) -> Iterator[str]:
         """Yield a service's output line by line; with `follow`, until the daemon ends."""
         query = urlencode({"lines": lines, "follow": int(follow)})
         path = f"/api/services/{quote(host, safe='')}/logs?{query}"
-        with self._answered("GET", path, is_endless=follow) as answer:
+        silence_seconds = None if follow else CALL_SECONDS
+        with self._answered("GET", path, silence_seconds=silence_seconds) as answer:
             for line in answer:
                 yield line.decode("utf-8", "replace").rstrip("\n")
         if follow:
@@ -84,9 +99,12 @@ class Client:
         path: str,
         body: Mapping[str, object] | None = None,
         *,
-        is_endless: bool = False,
+        silence_seconds: float | None = CALL_SECONDS,
     ) -> Iterator[HTTPResponse]:
-        """Yield the answer; raises DaemonUnreachable, or what the daemon said no with."""
+        """Yield the answer; raises DaemonUnreachable, or what the daemon said no with.
+
+        Once it has begun, it may pause for `silence_seconds`; None is for ever.
+        """
         content = None if body is None else json.dumps(body)
         with closing(_connection(self._address)) as connection:
             try:
@@ -95,8 +113,8 @@ class Client:
                 answer = connection.getresponse()
                 if answer.status >= _ERROR_MIN:
                     raise _refused(answer.read()) or self._stranger()
-                if is_endless:
-                    connected.settimeout(None)
+                if silence_seconds != CALL_SECONDS:
+                    connected.settimeout(silence_seconds)
                 yield answer
             except TimeoutError as error:
                 text = f"{self._address} did not answer within {CALL_SECONDS:g} s"

@@ -28,6 +28,18 @@ def examine(location: Location, runtimes: Sequence[Runtime]) -> list[Diagnosis]:
     ]
 
 
+def doubts(declared: Map) -> list[str]:
+    """Return what is legal but doubtful in the map, and in the pages that it names."""
+    from autostart import waiting  # noqa: PLC0415 - slow to import
+
+    pages = {
+        f"services.{service.host}.{doubt}"
+        for service in declared.services.values()
+        for doubt in waiting.doubts(service)
+    }
+    return [*warnings(declared), *sorted(pages)]
+
+
 def examine_services(declared: Map, runtimes: Sequence[Runtime]) -> list[tuple[str, Doubt]]:
     """Return what the runtimes find wrong or doubtful, by host, and close the runtimes."""
 
@@ -61,8 +73,8 @@ def _examine_map(location: Location) -> Iterator[Diagnosis]:
         for problem in error.problems:
             yield Diagnosis("map", works=False, detail=problem, hint=error.hint)
     else:
-        doubts = warnings(declared)
-        doubtful = f", {len(doubts)} warnings (autostart check)" if doubts else ""
+        count = len(doubts(declared))
+        doubtful = f", {count} warnings (autostart check)" if count else ""
         services = f"{len(declared.services)} services{doubtful}"
         yield Diagnosis("map", works=True, detail=f"{declared.path}, {services}")
 

@@ -12,9 +12,9 @@ from typing import Any
 Answer = dict[str, Any]
 
 COLUMNS = ("HOST", "STATE", "SINCE", "LEASES", "WAITING", "IDLE IN", "ATTEMPT")
-_NUMBERS = frozenset({"SINCE", "LEASES", "WAITING", "IDLE IN", "ATTEMPT"})
-_GAP = "  "
-_NOTE_INDENT = "    "
+NUMBERS = frozenset({"SINCE", "LEASES", "WAITING", "IDLE IN", "ATTEMPT"})
+GAP = "  "
+NOTE_INDENT = "    "
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 _CUT = "…"
 
@@ -23,12 +23,12 @@ def status_table(services: Sequence[Answer], *, width: int) -> str:
     """Return the services as aligned text; notes are cut at `width`, hosts never."""
     if not services:
         return "no service is declared"
-    rows = [COLUMNS, *(_row(service) for service in services)]
+    rows = [COLUMNS, *(row_of(service) for service in services)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = [_line(rows[0], widths)]
     for service, row in zip(services, rows[1:], strict=True):
         lines.append(_line(row, widths))
-        lines += [_cut(f"{_NOTE_INDENT}{note}", width) for note in _notes(service)]
+        lines += [_cut(f"{NOTE_INDENT}{note}", width) for note in notes_of(service)]
     return "\n".join(lines)
 
 
@@ -50,7 +50,8 @@ def local_date(date: str) -> str:
     return f"{datetime.fromisoformat(date).astimezone():%Y-%m-%d %H:%M}"
 
 
-def _row(service: Answer) -> tuple[str, ...]:
+def row_of(service: Answer) -> tuple[str, ...]:
+    """Return a service's line, a cell for each of COLUMNS."""
     idle = service["idle_due_seconds"]
     return (
         service["host"],
@@ -63,7 +64,8 @@ def _row(service: Answer) -> tuple[str, ...]:
     )
 
 
-def _notes(service: Answer) -> list[str]:
+def notes_of(service: Answer) -> list[str]:
+    """Return what is special about a service, a line each."""
     notes = []
     if service["closed_by"] is not None:
         notes.append(f"closed: {service['closed_by']}")
@@ -82,10 +84,10 @@ def _notes(service: Answer) -> list[str]:
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     cells = [
-        text.rjust(width) if name in _NUMBERS else text.ljust(width)
+        text.rjust(width) if name in NUMBERS else text.ljust(width)
         for name, text, width in zip(COLUMNS, row, widths, strict=True)
     ]
-    return _GAP.join(cells).rstrip()
+    return GAP.join(cells).rstrip()
 
 
 def _cut(line: str, width: int) -> str:

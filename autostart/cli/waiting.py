@@ -14,6 +14,8 @@ from autostart.cli.failure import CommandFailed
 from autostart.config import Map, ServiceConfig, format_duration
 
 Answer = dict[str, Any]
+# Called with the service each time that it is looked at.
+Show = Callable[[Answer], None]
 
 POLL_SECONDS = 0.1
 # What our own work may take beyond what the service is granted.
@@ -22,23 +24,29 @@ GRACE_SECONDS = 20.0
 DRAIN_SECONDS = 2 * 3600.0
 
 
-def start(client: Client, host: str, timeout_seconds: float) -> str:
+def _nobody(_: Answer) -> None:
+    """Show it to nobody."""
+
+
+def start(client: Client, host: str, timeout_seconds: float, show: Show = _nobody) -> str:
     """Start a service and wait until it is ready; return what to print."""
     began = time.monotonic()
     answer = client.command(host, "start")
     host = answer["host"]
     if answer["state"] == "ready":
         return f"{host}: already ready"
-    _await_ready(client, host, timeout_seconds, lambda _: True)
+    _await_ready(client, host, timeout_seconds, lambda _: True, show)
     return f"{host}: ready in {time.monotonic() - began:.1f} s"
 
 
-def stop(client: Client, host: str, timeout_seconds: float, **options: bool) -> str:
+def stop(
+    client: Client, host: str, timeout_seconds: float, show: Show = _nobody, **options: bool
+) -> str:
     """Stop a service and wait until it is stopped; return what to print."""
     began = time.monotonic()
     answer = client.command(host, "stop", **options)
     host, attempt = answer["host"], answer["attempt"]
-    for answer in _watched(client, host, timeout_seconds):
+    for answer in _watched(client, host, timeout_seconds, show):
         if answer["attempt"] != attempt:
             return f"{host}: stopped, and wanted again at once; --hold keeps it stopped"
         if answer["state"] == "stopped":
@@ -50,24 +58,32 @@ def stop(client: Client, host: str, timeout_seconds: float, **options: bool) -> 
     raise _overdue(answer, "stopped", timeout_seconds)
 
 
-def restart(client: Client, host: str, timeout_seconds: float, *, force: bool) -> str:
+def restart(
+    client: Client, host: str, timeout_seconds: float, show: Show = _nobody, *, force: bool
+) -> str:
     """Stop and start a service, and wait until its new run is ready; return what to print."""
     began = time.monotonic()
     before = client.service(host)["endpoint"]
     host = client.command(host, "restart", force=force)["host"]
-    _await_ready(client, host, timeout_seconds, lambda answer: answer["endpoint"] != before)
+    _await_ready(client, host, timeout_seconds, lambda answer: answer["endpoint"] != before, show)
     return f"{host}: ready in {time.monotonic() - began:.1f} s"
 
 
-def prepare(client: Client, host: str, timeout_seconds: float, show: Callable[[str], None]) -> str:
-    """Pull, build and create, showing each line of progress; return what to print."""
+def prepare(
+    client: Client,
+    host: str,
+    timeout_seconds: float,
+    tell: Callable[[str], None],
+    show: Show = _nobody,
+) -> str:
+    """Pull, build and create, telling each line of progress; return what to print."""
     began = time.monotonic()
     answer = client.command(host, "prepare")
     host, shown = answer["host"], None
-    for answer in _watched(client, host, timeout_seconds):
+    for answer in _watched(client, host, timeout_seconds, show):
         line, preparation = answer["progress"], answer["preparation"]
         if line is not None and line != shown:
-            show(f"{host}: {line}")
+            tell(f"{host}: {line}")
             shown = line
         if not preparation["running"]:
             if preparation["failure"] is not None:
@@ -98,9 +114,13 @@ def _service(declared: Map | None, host: str) -> ServiceConfig:
 
 
 def _await_ready(
-    client: Client, host: str, timeout_seconds: float, is_new: Callable[[Answer], bool]
+    client: Client,
+    host: str,
+    timeout_seconds: float,
+    is_new: Callable[[Answer], bool],
+    show: Show,
 ) -> None:
-    for answer in _watched(client, host, timeout_seconds):
+    for answer in _watched(client, host, timeout_seconds, show):
         state = answer["state"]
         if state == "ready" and is_new(answer):
             return
@@ -111,11 +131,13 @@ def _await_ready(
     raise _overdue(answer, "ready", timeout_seconds)
 
 
-def _watched(client: Client, host: str, timeout_seconds: float) -> Iterator[Answer]:
+def _watched(client: Client, host: str, timeout_seconds: float, show: Show) -> Iterator[Answer]:
     """Yield the service again and again, at least once, until the time is over."""
     deadline = time.monotonic() + timeout_seconds
     while True:
-        yield client.service(host)
+        answer = client.service(host)
+        show(answer)
+        yield answer
         if time.monotonic() >= deadline:
             return
         time.sleep(POLL_SECONDS)

@@ -16,6 +16,8 @@ from autostart.lifecycle import Endpoint
 
 # What `stop` may take beyond the service's stop_timeout; whoever waits gives it up then.
 STOP_GRACE_SECONDS = 15.0
+# Set in autostart's own image: what is not in that container is not there for us.
+IN_CONTAINER_VARIABLE = "AUTOSTART_IN_CONTAINER"
 
 
 @dataclass(frozen=True)

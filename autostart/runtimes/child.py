@@ -14,6 +14,7 @@ from pathlib import Path
 
 from autostart.errors import StartFailed
 from autostart.runtimes import procfs
+from autostart.runtimes.base import IN_CONTAINER_VARIABLE, Doubt
 from autostart.runtimes.output import open_output
 
 
@@ -77,7 +78,16 @@ def fill(text: str, port: int) -> str:
     return text.replace("{python}", sys.executable).replace("{port}", str(port))
 
 
-def missing(program: str, directory: Path, environment: Mapping[str, str]) -> str | None:
+def examine(program: str, directory: Path, environment: Mapping[str, str]) -> list[Doubt]:
+    """Return what is wrong or doubtful about a launch."""
+    problem = _missing(program, directory, environment)
+    doubts = [Doubt(problem, fatal=True)] if problem else []
+    if environment.get(IN_CONTAINER_VARIABLE):
+        doubts.append(Doubt("autostart is in a container: a command ends with it", fatal=False))
+    return doubts
+
+
+def _missing(program: str, directory: Path, environment: Mapping[str, str]) -> str | None:
     """Say what a launch would not find."""
     if not directory.is_dir():
         return f"directory {directory} does not exist"

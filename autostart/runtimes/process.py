@@ -172,8 +172,7 @@ class ProcessRuntime:
 
     async def examine(self, service: ServiceConfig) -> list[Doubt]:
         assert service.command is not None, f"{service.host} has no command"
-        problem = child.missing(service.command[0], service.directory, self._inherited())
-        return [Doubt(problem, fatal=True)] if problem else []
+        return child.examine(service.command[0], service.directory, self._inherited())
 
     async def diagnose(self) -> list[Diagnosis]:
         return [

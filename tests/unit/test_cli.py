@@ -774,11 +774,14 @@ def test_the_commands_are_those_of_the_design() -> None:
     assert isinstance(main, click.Group)
     assert sorted(main.commands) == [
         "check",
+        "completion",
         "discover",
         "doctor",
         "import",
+        "install",
         "keep",
         "logs",
+        "nginx",
         "prepare",
         "reload",
         "restart",

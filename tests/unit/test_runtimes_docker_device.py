@@ -179,6 +179,19 @@ async def test_a_program_that_cannot_be_run_is_told(tmp_path: Path) -> None:
     assert "cannot be run" in (await ask_gpu(PLAIN, program=str(path))).failure
 
 
+async def test_in_a_container_the_next_step_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the image lacks nvidia-smi, the machine may have it: the way to it is named."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(device, "ELSEWHERE", str(tmp_path))
+    nowhere = {"AUTOSTART_IN_CONTAINER": "1"}
+
+    assert (await ask_gpu(PLAIN, environment=nowhere)).failure == (
+        "nvidia-smi is not in autostart's container: start it with config/docker/compose.gpu.yaml"
+    )
+
+
 async def test_a_specification_without_a_driver_is_mentioned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

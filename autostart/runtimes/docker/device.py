@@ -20,7 +20,7 @@ from typing import Any
 
 from autostart.config import ServiceConfig
 from autostart.errors import AutostartError, StartFailed
-from autostart.runtimes.base import Device
+from autostart.runtimes.base import IN_CONTAINER_VARIABLE, Device
 from autostart.runtimes.docker.engine import Engine
 
 # nvidia-smi takes 0.1 to 2 s, and hangs when the driver does.
@@ -32,6 +32,8 @@ ANSWER_BYTES_MAX = 64 * 1024
 KIND = "nvidia.com/gpu"  # how CDI names the devices, NVIDIA container toolkit
 # Where nvidia-smi is when it is not on the path: Windows' subsystem for Linux.
 ELSEWHERE = "/usr/lib/wsl/lib"
+# What lets autostart see a GPU from its own container.
+LET_SEE = "start it with config/docker/compose.gpu.yaml"
 SETUP = "nvidia-ctk runtime configure --runtime=docker, then restart the engine"
 
 
@@ -155,9 +157,16 @@ class Machine:
                     await self._ask_again.wait()
 
 
-async def ask_gpu(info: EngineInfo, *, program: str | None = None) -> GpuAnswer:
+async def ask_gpu(
+    info: EngineInfo,
+    *,
+    program: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> GpuAnswer:
     """Ask nvidia-smi, `program`, which GPUs answer. Never raises, takes ASK_SECONDS at most."""
     program = program or shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path=ELSEWHERE)
+    if program is None and environment.get(IN_CONTAINER_VARIABLE):
+        return GpuAnswer(failure=f"nvidia-smi is not in autostart's container: {LET_SEE}")
     if program is None:
         return GpuAnswer(failure="nvidia-smi is not installed" + _specified(info))
     query = [program, "--query-gpu=name", "--format=csv,noheader"]
