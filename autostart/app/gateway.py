@@ -16,14 +16,16 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from autostart import errors, proxy
+from autostart import errors, proxy, waiting
 from autostart.access import Gate
 from autostart.admission import Admission, RequestHead, admit, plain_path
-from autostart.app import cors
+from autostart.app import cors, docs
+from autostart.app.following import Following
 from autostart.app.logins import Logins
 from autostart.config import Map, ServiceConfig
-from autostart.lifecycle import State, Waited
-from autostart.routes import Routes
+from autostart.lifecycle import Service, Waited
+from autostart.portal import FOLDER, Portal, Reader
+from autostart.routes import Routes, hostname
 from autostart.supervisor import Granted, Supervisor
 from autostart.telemetry import Metrics
 
@@ -33,26 +35,39 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 WAKE_PATH = "/.autostart/wake"
 STATUS_PATH = "/.autostart/status"
+EVENTS_PATH = "/.autostart/events"
 # nginx's word for a client that left before it was answered; only counted, never sent.
 STATUS_CLIENT_LEFT = 499
 # How much of a path is shown to operators.
 ABOUT_CHARACTERS = 120
 _MILLISECONDS = 1000.0
+# Whether a request that is told "not now" gets the waiting page.
+_GETS_PAGE = web.RequestKey("gets_page", bool)
+# A stream is no request that took so long, and its end no client that gave up.
+_IS_STREAM = web.RequestKey("is_stream", bool)
 
 
 class Gateway:
     """Answers every request of the proxy's listeners; a reload replaces what it knows."""
 
-    def __init__(self, declared: Map, supervisor: Supervisor, metrics: Metrics) -> None:
+    def __init__(
+        self, declared: Map, supervisor: Supervisor, metrics: Metrics, portal: Portal
+    ) -> None:
         self._supervisor = supervisor
         self._metrics = metrics
+        self._portal = portal
         self._logins = Logins()
+        self._pages = waiting.Pages()
+        self._following = Following()
+        supervisor.observers.append(self._following.pass_on)
         self.declare(declared)
 
     def declare(self, declared: Map) -> None:
         """Take a map; requests under way go on with the one they came under."""
         self._map = declared
         self._routes = Routes(declared)
+        self._portal.declare(declared)
+        self._following.keep(declared.services)
         self._gates = {
             host: Gate(service.access, os.environ)
             for host, service in declared.services.items()
@@ -66,6 +81,8 @@ class Gateway:
         """Answer a request whose Host header says which service it wants."""
         # Not request.host: without a Host header aiohttp looks up the name of this machine.
         host = request.headers.get("Host", "")
+        if self._map.portal is not None and hostname(host) == self._map.portal:
+            return await self._answer(request, lambda: None)
         return await self._answer(request, lambda: self._routes.match(host))
 
     def door(self, host: str) -> Handler:
@@ -76,6 +93,10 @@ class Gateway:
 
         return handle
 
+    def end_streams(self) -> None:
+        """Let go who follows: a drain need not wait for them."""
+        self._following.close()
+
     def close(self) -> None:
         """End what it began, once no request comes any more."""
         self._logins.close()
@@ -83,7 +104,7 @@ class Gateway:
     # One request.
 
     async def _answer(
-        self, request: web.BaseRequest, match: Callable[[], ServiceConfig]
+        self, request: web.BaseRequest, match: Callable[[], ServiceConfig | None]
     ) -> web.StreamResponse:
         began = time.monotonic()
         service: ServiceConfig | None = None
@@ -91,21 +112,19 @@ class Gateway:
         status = STATUS_CLIENT_LEFT
         try:
             service = match()
-            answer = await self._serve(request, service)
+            answer = await (
+                self._read_portal(request) if service is None else self._serve(request, service)
+            )
             status = answer.status
             if isinstance(answer, proxy.Answer) and answer.cut is not None:
                 code = answer.cut.code
         except errors.Refusal as refusal:
             code, status = refusal.code, refusal.status
-            answer = proxy.error_response(
-                refusal,
-                request=request,
-                request_id=proxy.request_id(request),
-                headers=self._refusal_headers(request, service, refusal).items(),
-            )
+            answer = self._refused(request, service, refusal)
         finally:
             host = service.host if service is not None else ""
-            self._metrics.request_ended(host, status, code, time.monotonic() - began)
+            if code is not None or not request.get(_IS_STREAM):
+                self._metrics.request_ended(host, status, code, time.monotonic() - began)
         return answer
 
     async def _serve(self, request: web.BaseRequest, service: ServiceConfig) -> web.StreamResponse:
@@ -119,13 +138,27 @@ class Gateway:
             return await self._wake(request, service)
         if path == STATUS_PATH and request.method in {"GET", "HEAD"}:
             return self._status(request, service)
+        if path == EVENTS_PATH and request.method in {"GET", "HEAD"}:
+            return await self._events(request, service)
+        reads_docs = service.docs is not None and request.method in docs.READING_METHODS
+        if reads_docs and path.startswith(FOLDER):
+            page = await self._portal.read_beside(service, self._reader(request, service))
+            return docs.answer(request, page, _own_headers(request, service))
         head = RequestHead(
             method=request.method,
             path=path,
             agent=request.headers.get("User-Agent", ""),
             navigates=_navigates(request),
+            is_ahead=_is_ahead(request),
         )
-        return await self._forward(request, service, admit(service, head))
+        admission = admit(service, head)
+        request[_GETS_PAGE] = admission.may_wake and not admission.may_wait
+        try:
+            return await self._forward(request, service, admission)
+        except errors.DocsUnknown as unknown:
+            reader = self._reader(request, service)
+            page = await self._portal.read_instead(service, reader, unknown)
+            return docs.answer(request, page, _own_headers(request, service))
 
     async def _forward(
         self, request: web.BaseRequest, service: ServiceConfig, admission: Admission
@@ -157,6 +190,17 @@ class Gateway:
                 self._supervisor.report_lost(service.host, granted.endpoint)
                 raise
 
+    # Docs.
+
+    async def _read_portal(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method not in docs.READING_METHODS:
+            raise errors.UnknownPage(f"the portal is read; it knows no {request.method}")
+        page = await self._portal.read(self._reader(request, None))
+        return docs.answer(request, page, {})
+
+    def _reader(self, request: web.BaseRequest, service: ServiceConfig | None) -> Reader:
+        return docs.reader_of(request, self._map, plain_path(request.raw_path), service)
+
     # Ours on every host.
 
     async def _wake(self, request: web.BaseRequest, service: ServiceConfig) -> web.StreamResponse:
@@ -178,20 +222,43 @@ class Gateway:
         status: int = 200,
         more: dict[str, str] | None = None,
     ) -> web.StreamResponse:
-        shown = self._supervisor.snapshot().get(service.host)
-        body = {
-            "host": service.host,
-            "state": shown.state if shown is not None else State.STOPPED,
-            "phase": shown.phase if shown is not None else None,
-            "usual_start_seconds": shown.usual_start_seconds if shown is not None else None,
-        }
-        headers = {
-            **cors.answer_headers(service, request.headers),
-            **(more or {}),
-            "X-Request-ID": proxy.request_id(request),
-        }
-        text = json.dumps(body).encode()
+        headers = {**_own_headers(request, service), **(more or {})}
+        text = json.dumps(self._public_status(service)).encode()
         return proxy.own_answer(request, status, text, "application/json", headers=headers.items())
+
+    async def _events(self, request: web.BaseRequest, service: ServiceConfig) -> web.StreamResponse:
+        """Tell where the service stands, and how it goes on."""
+        status, headers = self._public_status(service), _own_headers(request, service)
+        request[_IS_STREAM] = True
+        return await self._following.follow(request, status, headers)
+
+    def _public_status(self, service: ServiceConfig) -> waiting.Status:
+        shown = self._supervisor.snapshot().get(service.host) or Service(service)
+        return waiting.public_status(shown, time.monotonic())
+
+    # What is refused.
+
+    def _refused(
+        self, request: web.BaseRequest, service: ServiceConfig | None, refusal: errors.Refusal
+    ) -> proxy.Answer:
+        headers = self._refusal_headers(request, service, refusal)
+        page = None
+        if service is not None and request.get(_GETS_PAGE) and waiting.is_not_now(refusal):
+            shown = self._pages.render(
+                service,
+                self._public_status(service),
+                language=waiting.preferred_language(request.headers.get("Accept-Language", "")),
+                target=proxy.origin_target(request.raw_path).decode("utf-8", "replace"),
+                retry_after_seconds=refusal.retry_after_seconds,
+            )
+            page, headers = shown.body, {**headers, **shown.headers}
+        return proxy.error_response(
+            refusal,
+            request=request,
+            request_id=proxy.request_id(request),
+            headers=headers.items(),
+            page=page,
+        )
 
     # What stands in the way.
 
@@ -231,11 +298,28 @@ def _check_length(request: web.BaseRequest, service: ServiceConfig) -> None:
 
 
 def _navigates(request: web.BaseRequest) -> bool:
+    """Say whether a browser loads a page into a window of its own."""
+    if request.method != "GET":
+        return False
     mode = request.headers.get("Sec-Fetch-Mode")
     if mode is not None:
-        return mode == "navigate" and request.method in {"GET", "HEAD"}
-    accepts_page = request.headers.get("Accept", "").lower().startswith("text/html")
-    return request.method in {"GET", "HEAD"} and accepts_page
+        # A frame is held: ours is shown in frames of the same host only.
+        return mode == "navigate" and request.headers.get("Sec-Fetch-Dest") in {None, "document"}
+    # A browser that says no more, or does not trust the address (plain HTTP); scripts say they are.
+    if "X-Requested-With" in request.headers or "Origin" in request.headers:
+        return False
+    return request.headers.get("Accept", "").lower().startswith("text/html")
+
+
+def _is_ahead(request: web.BaseRequest) -> bool:
+    """Say whether a browser fetches before anybody wants it; older ones say Purpose."""
+    said = (request.headers.get(name, "").lower() for name in ("Sec-Purpose", "Purpose"))
+    return any(purpose.startswith("prefetch") for purpose in said)
+
+
+def _own_headers(request: web.BaseRequest, service: ServiceConfig) -> dict[str, str]:
+    headers = cors.answer_headers(service, request.headers)
+    return {**headers, "X-Request-ID": proxy.request_id(request)}
 
 
 def _answer_headers(

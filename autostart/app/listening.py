@@ -1,19 +1,30 @@
-"""Sockets to listen on: TCP and unix addresses of the map, and those that systemd hands over."""
+"""Sockets to listen on: TCP and unix addresses of the map, and those that systemd hands over.
+
+What is handed over wins; of what is not, the map's address is taken.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import stat
-from collections.abc import MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
+from pathlib import Path
+
+import structlog
 
 from autostart.config import Address, TcpAddress, UnixAddress
 from autostart.errors import AddressTaken
+
+log = structlog.get_logger("autostart")
 
 # Requests that arrive while the loop is busy wait here; the kernel caps it (somaxconn).
 BACKLOG = 4096
 # sd_listen_fds(3): the first descriptor handed over.
 FIRST_HANDED_OVER_FD = 3
+PROXY_KEY = "proxy.listen"
+# What nobody has named: an empty name, and what sd_listen_fds_with_names(3) says for none.
+_NAMELESS = ("", "unknown")
 
 
 def listen(address: Address, key: str) -> socket.socket:
@@ -27,27 +38,93 @@ def listen(address: Address, key: str) -> socket.socket:
         raise AddressTaken(text) from error
 
 
-def handed_over(environment: MutableMapping[str, str]) -> list[socket.socket]:
-    """Return the sockets of LISTEN_FDS, if they are meant for this process; forget the variables.
+def handed_over(environment: MutableMapping[str, str]) -> list[tuple[str, socket.socket]]:
+    """Return the sockets of LISTEN_FDS with their names, if they are meant for this process.
 
-    A child of ours must not take them for its own.
+    Forgets the variables: a child of ours must not take them for its own. Whoever handed them over
+    keeps them, so that who connects between two of our lives waits for the second.
     """
     count = environment.pop("LISTEN_FDS", "0")
     meant_for = environment.pop("LISTEN_PID", "")
-    environment.pop("LISTEN_FDNAMES", None)
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
     if meant_for != str(os.getpid()) or not count.isdigit():
         return []
-    sockets = []
-    for fd in range(FIRST_HANDED_OVER_FD, FIRST_HANDED_OVER_FD + int(count)):
-        try:
-            os.set_inheritable(fd, False)
-            sock = socket.socket(fileno=fd)
-        except OSError as error:
-            text = f"LISTEN_FDS: descriptor {fd} is no socket: {error.strerror}"
-            raise AddressTaken(text) from error
-        sock.setblocking(False)
-        sockets.append(sock)
-    return sockets
+    names = (names + [""] * int(count))[: int(count)]
+    return [(name, _take(fd)) for fd, name in enumerate(names, FIRST_HANDED_OVER_FD)]
+
+
+def bind(
+    given: Iterable[tuple[str, socket.socket]], listeners: Mapping[str, Address]
+) -> dict[str, list[socket.socket]]:
+    """Return the sockets of every listener by its key: those given, else ones of our own.
+
+    Raises AddressTaken. Says where a given one is not at the map's address, to which nginx sends.
+    """
+    found = assigned(given, listeners)
+    for key, address in listeners.items():
+        if key not in found:
+            found[key] = [listen(address, key)]
+        elif not any(_same(address, bound_to(sock)) for sock in found[key]):
+            where = [str(bound_to(sock)) for sock in found[key]]
+            log.warning("listens-elsewhere", key=key, map=str(address), handed_over=where)
+    return found
+
+
+def assigned(
+    sockets: Iterable[tuple[str, socket.socket]], listeners: Mapping[str, Address]
+) -> dict[str, list[socket.socket]]:
+    """Return the sockets by the key of the map that each stands for.
+
+    Raises AddressTaken for a name that is none of the map's.
+    """
+    found: dict[str, list[socket.socket]] = {}
+    for name, sock in sockets:
+        found.setdefault(key_of(name, bound_to(sock), listeners), []).append(sock)
+    return found
+
+
+def key_of(name: str, address: Address, listeners: Mapping[str, Address]) -> str:
+    """Return the key of a socket handed over: by its name, else by where it listens.
+
+    A name is proxy, admin, or the host of a service with a door (systemd: FileDescriptorName=). A
+    socket without a name, or with its unit's, is the listener that has its address in the map,
+    else the proxy's.
+    """
+    if name in _NAMELESS or name.endswith(".socket"):
+        return next((key for key, at in listeners.items() if _same(at, address)), PROXY_KEY)
+    names = {key.removeprefix("services.").removesuffix(".listen"): key for key in listeners}
+    if name not in names:
+        allowed = ", ".join(names)
+        text = f"LISTEN_FDNAMES: {name!r} is no listener of the map; allowed: {allowed}"
+        raise AddressTaken(text)
+    return names[name]
+
+
+def bound_to(sock: socket.socket) -> Address:
+    """Return where a socket listens, as the map writes it."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return UnixAddress(Path(os.fsdecode(name)))
+    return TcpAddress(name[0], name[1])
+
+
+def _same(one: Address, other: Address) -> bool:
+    return str(one).replace("localhost:", "127.0.0.1:") == str(other)
+
+
+def _take(fd: int) -> socket.socket:
+    try:
+        os.set_inheritable(fd, False)
+        sock = socket.socket(fileno=fd)
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        text = f"LISTEN_FDS: descriptor {fd} is no socket: {error.strerror}"
+        raise AddressTaken(text) from error
+    if not listens or sock.type != socket.SOCK_STREAM:
+        text = f"LISTEN_FDS: descriptor {fd} does not listen; systemd: ListenStream=, Accept=no"
+        raise AddressTaken(text)
+    sock.setblocking(False)
+    return sock
 
 
 def _listen_tcp(address: TcpAddress) -> socket.socket:

@@ -14,23 +14,29 @@ import os
 import resource
 import signal
 import socket
+import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import structlog
 from aiohttp import web
 
-from autostart import admin, errors, probe, proxy
+from autostart import admin, dashboard, errors, probe, proxy
 from autostart.app.alarm import Alarm
+from autostart.app.failure_logs import FailureLogs
 from autostart.app.gateway import Gateway, Handler
-from autostart.app.listening import BACKLOG, handed_over, listen
-from autostart.config import Map, ServiceConfig, load
+from autostart.app.listening import BACKLOG, bind, handed_over
+from autostart.app.notification import Notification
+from autostart.app.sampling import Sampling
+from autostart.config import Map, ServiceConfig, listeners, load
 from autostart.lifecycle import StopRequested
+from autostart.portal import Portal
 from autostart.runtimes.base import Runtime
 from autostart.runtimes.docker import DockerRuntime
 from autostart.runtimes.process import ProcessRuntime
 from autostart.supervisor import Orders, Supervisor, SystemClock
-from autostart.telemetry import History, Metrics
+from autostart.telemetry import Days, History, Metrics
 
 log = structlog.get_logger("autostart")
 
@@ -40,6 +46,8 @@ OPEN_FILES = 65_536
 STOP_ALL_SECONDS = 60.0
 # What aiohttp may take to close connections after the drain.
 CLOSE_SECONDS = 1.0
+# What the end may take after the drain, before a service manager should lose patience.
+END_SECONDS = 20.0
 
 
 def serve(config_path: Path, *, stop_services_on_exit: bool = False) -> int:
@@ -95,6 +103,9 @@ class Daemon:
 
     def __init__(self, declared: Map, folder: Path, *, stop_services_on_exit: bool) -> None:
         self._map = declared
+        # First: they forget variables that the runtimes must not pass on.
+        self._notification = Notification(os.environ)
+        self._handed_over = handed_over(os.environ)
         self._stop_services = stop_services_on_exit
         self._clock = SystemClock()
         self._alarm = Alarm(self._clock)
@@ -111,10 +122,34 @@ class Daemon:
             usual_start_seconds=self._history.usual_start_seconds(),
             orders=Orders(folder),
         )
-        self._metrics = Metrics(self._supervisor.snapshot, self._clock)
-        self._supervisor.observers += [self._history.record, self._metrics.record]
+        self._days = Days(folder, self._clock.now())
+        self._sampling = Sampling(
+            snapshot=self._supervisor.snapshot,
+            runtime_of=self._runtime_of,
+            clock=self._clock,
+            days=self._days,
+        )
+        self._failure_logs = FailureLogs(self._runtime_of, self._supervisor.watchers)
+        self._metrics = Metrics(
+            self._supervisor.snapshot, self._clock, self._days, self._reachable_runtimes
+        )
+        self._supervisor.observers += [
+            self._history.record,
+            self._days.record,
+            self._metrics.record,
+            self._sampling.record,
+            self._failure_logs.record,
+            lambda _: self._notification.tell_soon(self._describe),
+        ]
         self._supervisor.progress_observers.append(self._history.pass_on)
-        self._gateway = Gateway(declared, self._supervisor, self._metrics)
+        self._portal = Portal(
+            folder,
+            lease=self._supervisor.lease,
+            read=probe.read_document,
+            snapshot=self._supervisor.snapshot,
+        )
+        self._supervisor.observers.append(self._portal.record)
+        self._gateway = Gateway(declared, self._supervisor, self._metrics, self._portal)
         self._servers: list[tuple[asyncio.Server, proxy.ProxyServer]] = []
         self._admin: web.BaseRunner | None = None
         self._ended = asyncio.Event()
@@ -125,19 +160,22 @@ class Daemon:
         for ending in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(ending, self._ended.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+        self._notification.beat()
         try:
-            doors, admin_door = self._bind()
+            doors, admin_doors = self._bind()
             self._alarm.start(self._supervisor.look)
             await self._supervisor.adopt()
+            self._sampling.start()
             for door, handler in doors:
                 await self._serve_on(door, handler)
-            await self._serve_admin(admin_door)
+            await self._serve_admin(admin_doors)
             log.info(
                 "serving",
                 proxy=str(self._map.proxy.listen),
                 admin=str(self._map.admin.listen),
                 services=len(self._map.services),
             )
+            self._notification.tell(READY=1, STATUS=self._describe())
             await self._ended.wait()
             await self._drain()
         finally:
@@ -148,7 +186,18 @@ class Daemon:
 
         Raises ConfigError with every problem, NeedsRestart for listen addresses.
         """
-        fresh = load(self._map.path)
+        self._notification.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+        taken = False
+        try:
+            changed = self._take(load(self._map.path))
+            taken = True
+            return changed
+        finally:
+            self._metrics.reload_ended(taken=taken)
+            # The old map serves as well as a new one.
+            self._notification.tell(READY=1, STATUS=self._describe())
+
+    def _take(self, fresh: Map) -> list[str]:
         moved = _moved_listeners(self._map, fresh)
         if moved:
             raise errors.NeedsRestart("\n".join(moved))
@@ -171,19 +220,25 @@ class Daemon:
     def _runtime_of(self, service: ServiceConfig) -> Runtime:
         return runtime_for(service, self._runtimes)
 
-    def _bind(self) -> tuple[list[tuple[socket.socket, Handler]], socket.socket]:
+    def _reachable_runtimes(self) -> dict[str, bool]:
+        used = {self._runtime_of(service).name for service in self._map.services.values()}
+        return {name: name not in self._supervisor.lost for name in sorted(used)}
+
+    def _describe(self) -> str:
+        """Say how the services stand, for `systemctl status`."""
+        states = Counter(str(service.state) for service in self._supervisor.snapshot().values())
+        return ", ".join(f"{count} {state}" for state, count in states.items()) or "no services"
+
+    def _bind(self) -> tuple[list[tuple[socket.socket, Handler]], list[socket.socket]]:
         """Take every address, and accept nobody yet: who connects waits in the backlog."""
-        sockets = handed_over(os.environ)
-        if not sockets:
-            sockets = [listen(self._map.proxy.listen, "proxy.listen")]
+        sockets = bind(self._handed_over, listeners(self._map))
         doors: list[tuple[socket.socket, Handler]] = [
-            (sock, self._gateway.handle) for sock in sockets
+            (sock, self._gateway.handle) for sock in sockets["proxy.listen"]
         ]
-        for host, service in self._map.services.items():
-            if service.listen is not None:
-                door = listen(service.listen, f"services.{host}.listen")
-                doors.append((door, self._gateway.door(host)))
-        return doors, listen(self._map.admin.listen, "admin.listen")
+        for host in self._map.services:
+            door = self._gateway.door(host)
+            doors += [(sock, door) for sock in sockets.get(f"services.{host}.listen", [])]
+        return doors, sockets["admin.listen"]
 
     async def _serve_on(self, sock: socket.socket, handler: Handler) -> None:
         server = proxy.ProxyServer(handler)
@@ -191,7 +246,7 @@ class Daemon:
         listener = await loop.create_server(server, sock=sock, backlog=BACKLOG)
         self._servers.append((listener, server))
 
-    async def _serve_admin(self, sock: socket.socket) -> None:
+    async def _serve_admin(self, sockets: list[socket.socket]) -> None:
         application = admin.make_admin(
             supervisor=self._supervisor,
             history=self._history,
@@ -200,7 +255,11 @@ class Daemon:
             reload=self.reload,
             clock=self._clock,
             token=os.environ.get(self._map.admin.token_env or ""),
+            days=self._days,
+            usages=self._sampling.samples,
+            failure_log=self._failure_logs.of,
         )
+        dashboard.add_to(application)
         self._admin = web.AppRunner(
             application,
             access_log=None,
@@ -208,16 +267,30 @@ class Daemon:
             shutdown_timeout=CLOSE_SECONDS,
         )
         await self._admin.setup()
-        await web.SockSite(self._admin, sock).start()
+        for sock in sockets:
+            await web.SockSite(self._admin, sock).start()
 
     async def _drain(self) -> None:
-        """Let answers in flight end; whoever waits is refused."""
-        log.info("shutting-down", drain_timeout=self._map.proxy.drain_timeout_seconds)
-        self._supervisor.begin_shutdown()
+        """Let answers in flight end; whoever waits is refused.
+
+        From the first line on nobody is accepted: who connects to a socket that was handed to us
+        waits there for the next autostart. Who was accepted before gets an answer.
+        """
+        timeout_seconds = self._map.proxy.drain_timeout_seconds
         for listener, _ in self._servers:
             listener.close()
-        timeout_seconds = self._map.proxy.drain_timeout_seconds
-        await asyncio.gather(*(server.drain(timeout_seconds) for _, server in self._servers))
+        log.info("shutting-down", drain_timeout=timeout_seconds)
+        self._notification.tell_ending(timeout_seconds + self._close_seconds)
+        servers = [server for _, server in self._servers]
+        self._gateway.end_streams()
+        settle_seconds = min(proxy.SETTLE_SECONDS, timeout_seconds)
+        await asyncio.gather(*(server.settle(settle_seconds) for server in servers))
+        self._supervisor.begin_shutdown()
+        await asyncio.gather(*(server.drain(timeout_seconds) for server in servers))
+
+    @property
+    def _close_seconds(self) -> float:
+        return END_SECONDS + (STOP_ALL_SECONDS if self._stop_services else 0.0)
 
     async def _close(self) -> None:
         if self._stop_services:
@@ -225,11 +298,16 @@ class Daemon:
         if self._admin is not None:
             await self._admin.cleanup()
         self._alarm.close()
+        await self._sampling.close()
+        await self._failure_logs.close()
+        await self._portal.close()
         await self._supervisor.close()
         self._gateway.close()
         self._history.close()
+        self._days.close(self._clock.now(), self._supervisor.snapshot())
         for runtime in self._runtimes:
             await runtime.close()
+        self._notification.close()
 
     async def _stop_all(self) -> None:
         """Stop what runs: for a demonstration that leaves nothing behind."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-from autostart.cli import doctor, waiting
+from autostart.cli import completion, doctor, waiting
 from autostart.cli.client import Client
 from autostart.cli.failure import FAILED, MISUSED, Commands
-from autostart.cli.location import CONFIG_VARIABLE, Location
+from autostart.cli.installation import install
+from autostart.cli.location import CONFIG_VARIABLE, SERVER_MAP, Location
 from autostart.cli.log import FORMATS, LEVELS, configure_log
-from autostart.cli.table import local_date, status_table
-from autostart.config import format_duration, from_legacy, load, parse_duration, warnings
+from autostart.cli.nginx import nginx
+from autostart.cli.progress import lines_unless_moving, moving_line
+from autostart.cli.status import show_status
+from autostart.cli.table import local_date
+from autostart.config import format_duration, from_legacy, load, parse_duration
 from autostart.errors import ConfigError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -43,9 +45,18 @@ class _Duration(click.ParamType[float]):
             self.fail(f"{value!r}: allowed: more than 0s", param, ctx)
         return seconds
 
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's
+        param: click.Parameter,  # noqa: ARG002 - click's
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Return some that begin so."""
+        return completion.durations(incomplete)
+
 
 DURATION = _Duration()
-HOST = click.argument("host", metavar="HOST")
+HOST = click.argument("host", metavar="HOST", shell_complete=completion.hosts)
 FORCE = click.option("--force", is_flag=True, help="Cut the requests that use it.")
 TIMEOUT = click.option(
     "--timeout", "timeout_seconds", type=DURATION, help="How long to wait; default: from the map."
@@ -66,7 +77,7 @@ CONFIG = click.option(
     expose_value=False,
     is_eager=True,
     callback=_take_config,
-    help=f"The map; default: ${CONFIG_VARIABLE}, else ./autostart.yaml.",
+    help=f"The map; default: ${CONFIG_VARIABLE}, ./autostart.yaml, {SERVER_MAP}.",
 )
 
 
@@ -87,7 +98,7 @@ def _command(name: str | None = None) -> Callable[[Function], click.Command]:
     envvar=CONFIG_VARIABLE,
     expose_value=False,
     callback=_take_config,
-    help=f"The map; default: ${CONFIG_VARIABLE}, else ./autostart.yaml.",
+    help=f"The map; default: ${CONFIG_VARIABLE}, ./autostart.yaml, {SERVER_MAP}.",
 )
 @click.version_option(package_name="autostart", message="%(prog)s %(version)s")
 def main() -> None:
@@ -140,7 +151,7 @@ def check(location: Location) -> int:
         return MISUSED
     from autostart.app.serving import make_runtimes, state_folder  # noqa: PLC0415 - as in serve
 
-    for doubt in warnings(declared):
+    for doubt in doctor.doubts(declared):
         click.echo(f"warning: {doubt}")
     found = doctor.examine_services(declared, make_runtimes(state_folder()))
     for host, each in found:
@@ -155,15 +166,12 @@ def check(location: Location) -> int:
 
 @_command()
 @click.option("--json", "as_json", is_flag=True, help="For programs: as GET /api/services.")
-def status(location: Location, as_json: bool) -> None:
+@click.option("-w", "--watch", "moves", is_flag=True, help="Go on showing it, until Ctrl-C.")
+def status(location: Location, as_json: bool, moves: bool) -> None:
     """Show what every service does."""
-    services = _client(location).services()
-    if as_json:
-        click.echo(json.dumps(services, indent=2))
-        return
-    # Where nobody looks, nothing has to be cut.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    click.echo(status_table(services, width=width))
+    if as_json and moves:
+        raise click.UsageError("--json is printed once: for programs there is GET /api/events")
+    show_status(_client(location), as_json=as_json, moves=moves)
 
 
 @_command()
@@ -175,7 +183,9 @@ def start(location: Location, host: str, timeout_seconds: float | None) -> None:
     Ends an operator's hold and a back-off.
     """
     timeout_seconds = timeout_seconds or waiting.start_seconds(location.declared(), host)
-    click.echo(waiting.start(_client(location), host, timeout_seconds))
+    with moving_line() as show:
+        text = waiting.start(_client(location), host, timeout_seconds, show)
+    click.echo(text)
 
 
 @_command()
@@ -207,7 +217,10 @@ def stop(
         location.declared(), host, drain=drain
     )
     client = _client(location)
-    text = waiting.stop(client, host, timeout_seconds, drain=drain, force=force, hold=hold)
+    with moving_line() as show:
+        text = waiting.stop(
+            client, host, timeout_seconds, show, drain=drain, force=force, hold=hold
+        )
     click.echo(text)
 
 
@@ -225,7 +238,9 @@ def restart(location: Location, host: str, force: bool, timeout_seconds: float |
         waiting.stop_seconds(declared, host, drain=not force)
         + waiting.start_seconds(declared, host)
     )
-    click.echo(waiting.restart(_client(location), host, timeout_seconds, force=force))
+    with moving_line() as show:
+        text = waiting.restart(_client(location), host, timeout_seconds, show, force=force)
+    click.echo(text)
 
 
 @_command()
@@ -241,7 +256,7 @@ def keep(location: Location, host: str, duration: float) -> None:
 
 
 @_command()
-@click.argument("host", metavar="[HOST]", required=False)
+@click.argument("host", metavar="[HOST]", required=False, shell_complete=completion.hosts)
 @TIMEOUT
 def prepare(location: Location, host: str | None, timeout_seconds: float | None) -> None:
     """Pull, build and create ahead of requests.
@@ -253,7 +268,9 @@ def prepare(location: Location, host: str | None, timeout_seconds: float | None)
     hosts = [host] if host else [service["host"] for service in client.services()]
     for each in hosts:
         deadline = timeout_seconds or waiting.start_seconds(declared, each)
-        click.echo(waiting.prepare(client, each, deadline, show=click.echo))
+        with moving_line() as show:
+            text = waiting.prepare(client, each, deadline, lines_unless_moving(), show)
+        click.echo(text)
 
 
 @_command()
@@ -322,6 +339,11 @@ def import_(file: Path) -> None:
     except ValueError as error:
         raise ConfigError([f"{file}: not UTF-8 text"]) from error
     click.echo(from_legacy(text), nl=False)
+
+
+main.add_command(completion.completion)
+main.add_command(CONFIG(nginx))
+main.add_command(CONFIG(install))
 
 
 def _counted(count: int, thing: str) -> str:

@@ -1,6 +1,7 @@
 """Which map a command means, and where that map's admin listener is.
 
-The map is the file that -c names, else the one that AUTOSTART_CONFIG names, else ./autostart.yaml.
+The map is the file that -c names, else the one that AUTOSTART_CONFIG names, else ./autostart.yaml,
+else /etc/autostart/autostart.yaml, which is a server's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from autostart.errors import ConfigError
 
 CONFIG_VARIABLE = "AUTOSTART_CONFIG"
 DEFAULT_MAP = Path("autostart.yaml")
+SERVER_MAP = Path("/etc/autostart/autostart.yaml")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Location:
     def _path(self) -> Path | None:
         if self.named is not None:
             return self.named
-        return DEFAULT_MAP if DEFAULT_MAP.exists() else None
+        return next((path for path in (DEFAULT_MAP, SERVER_MAP) if path.exists()), None)
 
 
 def _read_admin(path: Path, environ: Mapping[str, str]) -> AdminConfig:

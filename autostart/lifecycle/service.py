@@ -151,7 +151,7 @@ class Service:
 
     @property
     def is_barred(self) -> bool:
-        """Whether even a ready run is closed to new requests (removed, or shutting down)."""
+        """Whether nobody may start it any more (removed, or shutting down)."""
         return self.closed_by is not None and not isinstance(self.closed_by, Held)
 
     @property

@@ -95,7 +95,9 @@ def transition(service: Service, event: Event, now: float) -> Outcome:  # noqa: 
 
 
 def _lease_requested(service: Service, lease: Lease, now: float) -> Outcome:
-    if service.is_barred:
+    # The last request of a connection that was open when we began to end needs no start.
+    is_last = service.state is State.READY and isinstance(service.closed_by, errors.ShuttingDown)
+    if service.is_barred and not is_last:
         return _refuse(service, lease, service.closed_by)
     match service.state:
         case State.READY:

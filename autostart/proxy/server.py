@@ -8,6 +8,7 @@ is: JSON, `Autostart-Error`, one log line. No router, no web.Application, no acc
     listener = await loop.create_server(server, sock=…)
     …
     listener.close()
+    await server.settle(0.25)
     await server.drain(30.0)
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -44,8 +46,15 @@ LINGER_SILENCE_SECONDS = 5.0
 # nginx's client_header_timeout and send_timeout.
 HEAD_SECONDS = 60.0
 SEND_SECONDS = 60.0
+# How long a request may be on its way to a connection that is open when we begin to end: a lost
+# packet is sent again after 0.2 s. What crosses the end of one that was idle for longer is lost.
+SETTLE_SECONDS = 0.25
 # From a reset to the end of the handler that it cancels: one turn of the loop, unless it hangs.
 _RESET_SECONDS = 5.0
+# asyncio takes two turns of its loop from accept to connection_made, uvloop one.
+_ACCEPT_TURNS = 3
+# How often an ending server looks whether its clients have left.
+_LOOK_SECONDS = 0.01
 
 _REQUEST_ID_KEY = web.RequestKey("request_id", str)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -83,6 +92,9 @@ class ProxyServer(web.Server):
         self.head_timeout_seconds = head_timeout_seconds
         self.send_timeout_seconds = send_timeout_seconds
         self.is_draining = False
+        # How long an idle connection is left open while we end, and since when each is idle.
+        self._settle_seconds = 0.0
+        self._idle_since: dict[ClientConnection, float] = {}
         self._handler = handler
         self._running_loop = asyncio.get_running_loop()
 
@@ -103,6 +115,18 @@ class ProxyServer(web.Server):
             return _last_answer(request, refusal)
         return error_response(refusal, request=request, request_id=request_id(request))
 
+    async def settle(self, seconds: float) -> None:
+        """Let requests that are on their way arrive: close who has sent none for so long.
+
+        Call it once the listeners are closed. Who was accepted is answered, as the last one on its
+        connection: closing an idle connection at once would lose a request that just crosses.
+        """
+        self.is_draining = True
+        self._settle_seconds = seconds
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        await _wait_until(self._nobody_is_idle, seconds + _LOOK_SECONDS)
+
     async def drain(self, timeout_seconds: float) -> None:
         """Close idle connections, let requests in progress end for so long, then reset the rest.
 
@@ -110,19 +134,30 @@ class ProxyServer(web.Server):
         moment it discards what clients still upload.
         """
         self.is_draining = True
-        clients = [client for client in self.connections if isinstance(client, ClientConnection)]
-        for client in clients:
-            client.close_if_idle()
-        await _wait_for(clients, timeout_seconds)
-        for client in clients:
+        # An answer that ends now may have said that its connection stays: more may be on its way.
+        await _wait_until(lambda: self._nobody_is_idle() and not self.connections, timeout_seconds)
+        for client in self._clients():
             client.reset()
-        await _wait_for(clients, _RESET_SECONDS)
+        await _wait_until(lambda: not self.connections, _RESET_SECONDS)
+
+    def _nobody_is_idle(self) -> bool:
+        """Close who has been idle for long enough; say whether nobody is left who is idle."""
+        now = time.monotonic()
+        idle = [client for client in self._clients() if client.is_idle]
+        self._idle_since = {client: self._idle_since.get(client, now) for client in idle}
+        for client, since in self._idle_since.items():
+            if now - since >= self._settle_seconds:
+                client.close_if_idle()
+        return not idle
+
+    def _clients(self) -> list[ClientConnection]:
+        return [client for client in self.connections if isinstance(client, ClientConnection)]
 
 
-async def _wait_for(clients: list[ClientConnection], timeout_seconds: float) -> None:
-    tasks = [task for client in clients if (task := client.task) is not None]
-    if tasks:
-        await asyncio.wait(tasks, timeout=timeout_seconds)
+async def _wait_until(holds: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:  # noqa: ASYNC110 - aiohttp tells nobody who left
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 class ClientConnection(RequestHandler):
@@ -134,6 +169,7 @@ class ClientConnection(RequestHandler):
         "_heard",
         "_is_lingering",
         "_newest_payload",
+        "_opened",
         "_server",
     )
 
@@ -154,29 +190,45 @@ class ClientConnection(RequestHandler):
         self._newest_payload: StreamReader = EMPTY_PAYLOAD
         self._is_lingering = False
         self._heard = False
+        self._opened: asyncio.Transport | None = None
 
     @property
     def task(self) -> asyncio.Task[None] | None:
         """What serves this connection until it is closed; None once it is."""
         return self._task_handler
 
+    @property
+    def is_ending(self) -> bool:
+        """The next answer is its last, and says so."""
+        return self._server.is_draining
+
+    @property
+    def is_idle(self) -> bool:
+        """It waits for a request, and no part of one has come."""
+        # Not _request_in_progress: false until the task of a request that was taken begins.
+        waits = self._waiter is not None and not self._waiter.done()
+        begins = self._deadline is not None and self._has_part_of_a_head
+        return waits and not self._messages and not begins
+
     def close_if_idle(self) -> None:
-        if not self._request_in_progress and not self._messages:
+        if self.is_idle:
             self.force_close()
 
     def reset(self) -> None:
         """Drop the connection, and cancel the handler of its request."""
-        if self.transport is not None:
-            reset(self.transport)
+        if self._opened is not None:  # aiohttp forgets its own while an answer's end is unsent
+            reset(self._opened)
         self.force_close()
 
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._opened = self.transport
         self._expect_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._opened = None
         self._stop_deadline()
         super().connection_lost(exc)
 
@@ -283,8 +335,6 @@ class ClientConnection(RequestHandler):
         except TimeoutError:
             self.reset()
             return resp, True
-        if self._server.is_draining:
-            resp.force_close()
         leaves_unread = isinstance(resp, Answer) and resp.leaves_unread
         if not is_lost and (leaves_unread or not request.content.is_eof()):
             await self._linger()

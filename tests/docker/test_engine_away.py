@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from tests.containers import contained, docker, name_of
-from tests.daemon import HOST, Daemon, free_port
+from tests.daemon import HOST, Daemon, free_port, plain
 from tests.private_engine import PrivateEngine, private_engine
 
 OTHER = "other.localhost"
@@ -80,6 +80,36 @@ async def test_a_hung_engine_keeps_nobody_from_what_is_ready(
     assert [(200, None), (503, "engine-unreachable")] == answers
     assert ((200, None), (200, None)) == (again, healed)
     assert seconds < 5
+
+
+async def test_a_hung_engine_hides_what_others_use_from_nobody(
+    private: PrivateEngine, tmp_path: Path
+) -> None:
+    """Within 5 s what its containers use is null, and what processes use is told."""
+    services = {HOST: contained(tmp_path / "plain", free_port(), idle="60s"), OTHER: plain()}
+    async with with_engine(private, tmp_path, services) as daemon:
+        await asyncio.gather(ask(daemon), ask(daemon, host=OTHER))
+        private.freeze()
+        began = time.monotonic()
+        usages = await asyncio.gather(usage(daemon), usage(daemon), ask(daemon))
+        seconds = time.monotonic() - began
+        private.thaw()
+        await asyncio.sleep(2.1)  # what was told is told again for two seconds
+        healed = await usage(daemon)
+
+    assert usages[0] == usages[1]
+    assert usages[0][HOST] is None
+    assert (usages[0][OTHER] or 0) > 1_000_000
+    assert usages[2] == (200, None)
+    assert min(each or 0 for each in healed.values()) > 1_000_000
+    assert seconds < 5
+
+
+async def usage(daemon: Daemon) -> dict[str, int | None]:
+    """Return the memory of what runs, by host."""
+    async with daemon.session("admin") as session:
+        async with session.get(f"{daemon.admin_url}/api/usage") as response:
+            return {each["host"]: each["memory_bytes"] for each in await response.json()}
 
 
 async def test_a_stopped_engine_and_its_return(private: PrivateEngine, tmp_path: Path) -> None:

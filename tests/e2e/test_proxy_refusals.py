@@ -202,7 +202,8 @@ async def test_a_client_that_does_not_read_our_answer_is_reset() -> None:
     await client.send(get())
     while not server.connections:
         await asyncio.sleep(0)
-    await asyncio.wait([connection.task for connection in server.connections])
+    while server.connections:
+        await asyncio.sleep(0.01)
     client.writer.transport.resume_reading()
     _, how = await client.end()
     gate.close()

@@ -25,6 +25,8 @@ STATUSES = {
     "unauthorized": 401,
     "wake-refused": 403,
     "unknown-host": 404,
+    "unknown-page": 404,
+    "docs-unknown": 404,
     "ignored-path": 404,
     "request-timeout": 408,
     "body-too-large": 413,

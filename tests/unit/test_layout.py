@@ -25,10 +25,13 @@ MODULE_LINES_MAX = 400
 MAY_LOOK = frozenset(
     {
         "autostart/admin/application.py",
+        "autostart/admin/figures.py",
         "autostart/app/gateway.py",  # to answer GET /.autostart/status
+        "autostart/app/sampling.py",  # to ask what runs what it uses
         "autostart/app/serving.py",
+        "autostart/portal/portal.py",  # to tell readers what stands where
         "autostart/supervisor/supervisor.py",
-        "autostart/telemetry.py",
+        "autostart/telemetry/metrics.py",
     }
 )
 

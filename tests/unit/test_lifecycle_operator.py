@@ -511,6 +511,24 @@ def test_shutdown_refuses_who_waits_and_lets_leases_end() -> None:
     assert {2} == set(after.leases)
 
 
+@pytest.mark.parametrize("place", [STOPPED, QUEUED, STARTING, LOADING, STOPPING, FAILED], ids=repr)
+def test_nobody_begins_to_wait_during_a_shutdown(place: Place) -> None:
+    """A request that would need a start, or the end of one, is refused at once."""
+    leaving, _ = transition(service(place, waiting={}), ShutdownBegan(), NOW)
+    _, commands = transition(leaving, LeaseRequested(lease(9)), NOW)
+
+    assert [9] == [command.id for command in commands if isinstance(command, Refuse)]
+
+
+def test_a_ready_service_answers_the_last_requests_of_a_shutdown() -> None:
+    """A connection that was open before may bring one more request: it needs no start."""
+    leaving, _ = transition(service(READY), ShutdownBegan(), NOW)
+    after, commands = transition(leaving, LeaseRequested(lease(9)), NOW)
+
+    assert (Grant(9, RUN),) == commands
+    assert 9 in after.leases
+
+
 def test_shutdown_is_final() -> None:
     """A reload that comes during the shutdown neither opens a service nor stops it."""
     leaving, _ = transition(service(READY), ShutdownBegan(), NOW)

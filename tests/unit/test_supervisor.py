@@ -18,6 +18,7 @@ from autostart.lifecycle import (
     Lost,
     Phase,
     RestartRequested,
+    RetryDue,
     StartRequested,
     State,
     StopRequested,
@@ -741,3 +742,37 @@ def test_stage_waits_for_nothing_that_cannot_happen() -> None:
 def test_stories_are_told_with_eager_tasks_too() -> None:
     """A task factory that runs a task at once, within our step, must change nothing."""
     assert ("lazy", "eager") == TASKS
+
+
+@on_virtual_time
+async def test_watchers_are_told_of_every_change_and_of_nothing_else() -> None:
+    """A start, each lease and its end; what changes nothing tells nobody."""
+    async with Stage() as stage:
+        touched: list[str] = []
+        stage.supervisor.watchers.append(touched.append)
+        client = stage.request()
+        await settle()
+        started = len(touched)
+        again = stage.request()
+        await settle()
+        leased = len(touched)
+        await client.leave()
+        await again.leave()
+        left = len(touched)
+        stage.supervisor.post(HOST, RetryDue())
+
+        assert started > 0
+        assert (leased, left, len(touched)) == (started + 1, started + 3, started + 3)
+        assert set(touched) == {HOST}
+
+
+@on_virtual_time
+async def test_watchers_see_a_pull_go_on() -> None:
+    """Its last line is part of what is shown."""
+    async with Stage() as stage:
+        touched: list[str] = []
+        stage.supervisor.watchers.append(touched.append)
+        stage.runtime.machine.unprepared.add(HOST)
+        await stage.supervisor.prepare(HOST)
+
+        assert touched == [HOST, HOST]

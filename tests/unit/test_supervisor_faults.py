@@ -602,7 +602,7 @@ async def test_hold_keeps_out_until_start() -> None:
 
 @on_virtual_time
 async def test_shutdown_refuses_who_waits_and_leaves_services_up() -> None:
-    """Who streams may end; who waits or comes gets 503; nothing is stopped."""
+    """Who streams may end; who would wait gets 503, a ready service still answers; none stops."""
     other = changed(host="other.example.com")
     async with Stage(WHISPER, other) as stage:
         streaming = stage.request()
@@ -613,7 +613,10 @@ async def test_shutdown_refuses_who_waits_and_leaves_services_up() -> None:
         stage.supervisor.begin_shutdown()
 
         assert isinstance(await waiting.refusal(), errors.ShuttingDown)
-        assert isinstance(await stage.request().refusal(), errors.ShuttingDown)
+        assert isinstance(await stage.request(other.host).refusal(), errors.ShuttingDown)
+        last = stage.request()
+        await last.is_granted()
+        await last.finish()
         await streaming.finish()
         await asyncio.sleep(3600.0)
         assert 0 == stage.calls("stop")
@@ -651,3 +654,18 @@ async def test_lease_that_ends_after_the_close_begins_nothing() -> None:
         await client.finish()
 
         assert 0 == stage.calls("stop")
+
+
+@on_virtual_time
+async def test_a_runtime_that_sees_nothing_is_named_until_it_sees_again() -> None:
+    """With the reason; for those who show it."""
+    async with Stage() as stage:
+        await stage.ready()
+        stage.runtime.machine.lose("the engine does not answer")
+        await settle()
+        away = dict(stage.supervisor.lost)
+        stage.runtime.machine.find()
+        await settle()
+
+        assert {"fake": "the engine does not answer"} == away
+        assert {} == stage.supervisor.lost

@@ -363,3 +363,16 @@ async def test_reload_during_a_herd_loses_nobody() -> None:
 
         assert 1 == stage.calls("start")
         assert pytest.approx(now() + 7.0) == stage.service().idle_due()
+
+
+@on_virtual_time
+async def test_watchers_are_told_what_came_into_the_map_and_what_left_it() -> None:
+    """Each by its host; whether it is there still is seen by who looks."""
+    async with Stage() as stage:
+        touched: list[str] = []
+        stage.supervisor.watchers.append(touched.append)
+        stage.reload(OTHER)
+        await settle()
+
+        assert {HOST, OTHER.host} == set(touched)
+        assert [OTHER.host] == list(stage.supervisor.snapshot())
