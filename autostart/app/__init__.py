@@ -8,7 +8,10 @@ listening     sockets: addresses, doors, what systemd hands over
 notification  what the service manager is told: ready, status, the watchdog
 sampling      what runs use, asked once a minute and when somebody wants to know
 failure_logs  the last lines of what failed
-serving       the process: lock, signals, reload, shutdown
+following     browsers and front ends that follow one service
+logins        passwords that take long to check
+state         the state folder, and its lock
+serving       the process: signals, reload, shutdown
 """
 
 from autostart.app.serving import serve

@@ -7,6 +7,7 @@ not answer costs two of its questions and a few seconds; the rest of its service
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -86,13 +87,16 @@ class Sampling:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        round_at = loop.time() + SAMPLE_SECONDS
         while True:
-            try:
-                async with asyncio.timeout(SAMPLE_SECONDS):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(round_at):
                     await self._wake.wait()
-                self._wake.clear()
-                hosts, self._settled = self._settled, set()
-            except TimeoutError:
+            self._wake.clear()
+            hosts, self._settled = self._settled, set()
+            if loop.time() >= round_at:  # also where runs begin all the time
+                round_at = loop.time() + SAMPLE_SECONDS
                 hosts = set(self._running())
             try:
                 running = self._running()

@@ -1,22 +1,21 @@
 """The process: one lock, one loop, the listeners, signals, reload and an orderly end.
 
 At start every address is bound before anything is touched, and what runs is adopted before the
-first request is taken. At the end answers in flight may
-finish within drain_timeout, held requests are refused, services stay up.
+first request is taken. At the end answers in flight may finish within drain_timeout, held requests
+are refused, services stay up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import resource
 import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import structlog
@@ -29,6 +28,7 @@ from autostart.app.gateway import Gateway, Handler
 from autostart.app.listening import BACKLOG, bind, handed_over
 from autostart.app.notification import Notification
 from autostart.app.sampling import Sampling
+from autostart.app.state import locked, state_folder
 from autostart.config import Map, ServiceConfig, listeners, load
 from autostart.lifecycle import StopRequested
 from autostart.portal import Portal
@@ -56,23 +56,12 @@ def serve(config_path: Path, *, stop_services_on_exit: bool = False) -> int:
     Raises ConfigError, AlreadyServing, AddressTaken.
     """
     declared = load(config_path)
-    with _lock(state_folder()):
+    with locked(state_folder()):
         _raise_open_files()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             daemon = Daemon(declared, state_folder(), stop_services_on_exit=stop_services_on_exit)
             runner.run(daemon.run())
     return 0
-
-
-def state_folder() -> Path:
-    """Return where state lives: AUTOSTART_STATE, else XDG_STATE_HOME, else /var/lib as root."""
-    if named := os.environ.get("AUTOSTART_STATE"):
-        return Path(named)
-    if home := os.environ.get("XDG_STATE_HOME"):
-        return Path(home) / "autostart"
-    if os.geteuid() == 0:
-        return Path("/var/lib/autostart")
-    return Path.home() / ".local/state/autostart"
 
 
 def make_runtimes(folder: Path, secret_variables: Collection[str] = ()) -> list[Runtime]:
@@ -320,29 +309,6 @@ class Daemon:
                 while any(service.is_running for service in self._supervisor.snapshot().values()):
                     changed.clear()
                     await changed.wait()
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold the state folder: two autostarts on one would start everything twice."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a+")
-    except OSError as error:
-        text = f"the state folder {folder} cannot be used: {error.strerror}"
-        raise errors.StateUnusable(text) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            text = f"autostart (pid {holder}) serves already with the state folder {folder}"
-            raise errors.AlreadyServing(text) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

@@ -149,7 +149,8 @@ def check(location: Location) -> int:
             click.echo(problem)
         click.echo(f"error: {_counted(len(error.problems), 'problem')}", err=True)
         return MISUSED
-    from autostart.app.serving import make_runtimes, state_folder  # noqa: PLC0415 - as in serve
+    from autostart.app.serving import make_runtimes  # noqa: PLC0415 - as in serve
+    from autostart.app.state import state_folder  # noqa: PLC0415 - as in serve
 
     for doubt in doctor.doubts(declared):
         click.echo(f"warning: {doubt}")
@@ -309,7 +310,8 @@ def doctor_(location: Location) -> int:
 
     Also whether a daemon answers, which is no fault either way.
     """
-    from autostart.app.serving import make_runtimes, state_folder  # noqa: PLC0415 - as in serve
+    from autostart.app.serving import make_runtimes  # noqa: PLC0415 - as in serve
+    from autostart.app.state import state_folder  # noqa: PLC0415 - as in serve
 
     findings = doctor.examine(location, make_runtimes(state_folder()))
     click.echo(doctor.report(findings))

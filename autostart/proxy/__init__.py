@@ -13,7 +13,14 @@
 It knows endpoints, not services' states: who may be forwarded, and when, is decided before.
 """
 
-from autostart.proxy.answer import Answer, error_response, own_answer, own_stream, prefers_html, reset_client
+from autostart.proxy.answer import (
+    Answer,
+    error_response,
+    own_answer,
+    own_stream,
+    prefers_html,
+    reset_client,
+)
 from autostart.proxy.forward import forward
 from autostart.proxy.framing import is_websocket
 from autostart.proxy.headers import Peer, origin_target, peer
