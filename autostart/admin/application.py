@@ -214,7 +214,7 @@ class _Api:
         return web.json_response({"status": "ok"})
 
     async def metrics(self, _: web.Request) -> web.Response:
-        # In a thread: of a hundred services it is 300 kB, for 20 ms in which nobody would be served.
+        # In a thread: of a hundred services it is 300 kB, for 20 ms in which nobody is served.
         text = await asyncio.to_thread(self._metrics.render)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -55,7 +55,10 @@ class Login:
 
 async def _read_token(request: web.Request) -> str:
     if request.content_type == _FORM:
-        presented: object = (await request.post()).get("token")
+        try:
+            presented: object = (await request.post()).get("token")
+        except (LookupError, ValueError) as error:  # a charset that nobody knows, or has
+            raise BadCommand(f"the form cannot be read: {error}") from error
     else:
         try:
             body = json.loads(await request.read())

@@ -72,7 +72,7 @@ async def read_options(request: web.Request, allowed: tuple[str, ...]) -> Option
     if content.strip():
         try:
             body = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter of "[[[[…"
             raise BadCommand(f"the body is not JSON: {error}") from error
         if not isinstance(body, dict):
             raise BadCommand('the body is not a JSON object such as {"for": "2h"}')

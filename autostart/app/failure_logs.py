@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 
 import structlog
@@ -53,6 +53,13 @@ class FailureLogs:
         reading = self._read(before.config, failure)
         loop = asyncio.get_running_loop()
         self._reading[host] = loop.create_task(reading, name=f"failure log {host}")
+
+    def keep(self, hosts: Collection[str]) -> None:
+        """Forget the services that the map no longer has."""
+        for host in (self._lines.keys() | self._reading.keys()) - set(hosts):
+            self._lines.pop(host, None)
+            if (reading := self._reading.pop(host, None)) is not None:
+                reading.cancel()
 
     def of(self, service: Service) -> list[str] | None:
         """Return the lines that belong to the failure that a service shows; None for none."""

@@ -173,8 +173,10 @@ class Daemon:
     async def reload(self) -> list[str]:
         """Read the map again and take it, whole or not at all; returns the hosts that changed.
 
-        Raises ConfigError with every problem, NeedsRestart for listen addresses.
+        Raises ConfigError with every problem, NeedsRestart for listen addresses, ShuttingDown.
         """
+        if self._ended.is_set():
+            raise errors.ShuttingDown("autostart is shutting down")
         self._notification.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
         taken = False
         try:
@@ -198,6 +200,7 @@ class Daemon:
         self._map = fresh
         self._secrets |= _secret_variables(fresh)
         self._gateway.declare(fresh)
+        self._failure_logs.keep(fresh.services)
         self._supervisor.reconfigure(list(fresh.services.values()))
         log.info("reloaded", changed=changed)
         return changed

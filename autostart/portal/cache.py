@@ -80,4 +80,7 @@ class Cache:
         kept = {self.path(host) for host in hosts}
         for path in self._folder.glob(f"*{_ENDING}*"):
             if path not in kept and path.name.endswith((_ENDING, _ENDING + _SCRATCH_ENDING)):
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:  # it costs its bytes, and must cost no start or reload
+                    log.warning("docs-unremoved", reason=f"{path}: {error.strerror}")

@@ -180,11 +180,12 @@ def _prefix(written: object, variables: object, service: ServiceConfig) -> str:
     try:
         # A relative one is relative to the document.
         address = urlsplit(urljoin(f"http://service{service.docs}", written))
+        # JSON may hold half a character (a lone surrogate), which no address can.
+        path = quote(address.path.rstrip("/"), safe="/%!$&'()*+,;=:@")
     except ValueError:
         return ""
     if address.scheme not in {"http", "https"}:
         return ""
-    path = quote(address.path.rstrip("/"), safe="/%!$&'()*+,;=:@")
     return path if _PATH.fullmatch(path) and not path.startswith("//") else ""
 
 

@@ -19,7 +19,7 @@ from autostart.admission import Admission
 from autostart.config import ServiceConfig
 from autostart.errors import DocsUnknown, Refusal
 from autostart.lifecycle import Endpoint
-from autostart.portal.document import exact_host
+from autostart.portal.document import Origin, exact_host
 from autostart.probe import DocsUnreadable
 
 log = structlog.get_logger("autostart")
@@ -117,8 +117,9 @@ class Refresh:
     async def _ask(self, service: ServiceConfig) -> bytes:
         unknown = DocsUnknown(f"{service.host} is not ready")
         admission = Admission(may_wake=False, may_wait=False, counts=False, otherwise=unknown)
+        named = Origin("http").authority(exact_host(service))
         async with self._lease(service.host, admission, f"GET {service.docs}") as granted:
-            return await self._read(granted.endpoint, service, exact_host(service))
+            return await self._read(granted.endpoint, service, named)
 
     def _complain(self, host: str, reason: str) -> None:
         """Say it once, not at every start."""

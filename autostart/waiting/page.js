@@ -5,8 +5,8 @@
   const now = () => performance.now() / 1000;
   // What was heard last, and when; when the service is woken again.
   let known, heardAt, wakeAt;
-  let stream, streamedAt, streams = false;
-  let asking = false, leaving = false;
+  let stream, streamedAt, streams;
+  let asking, leaving;
 
   const each = (key, change) => document.querySelectorAll(`[data-autostart="${key}"]`).forEach(change);
   const put = (key, text) => each(key, (element) => {
@@ -59,7 +59,7 @@
       ask("wake", "POST");
     } else if (past > (streams ? 20 : 2)) {
       // The stream is silent, or none comes through: what stands between us may keep it back.
-      if (stream.readyState === EventSource.CLOSED && now() > streamedAt + 10) follow();
+      if (stream?.readyState === EventSource.CLOSED && now() > streamedAt + 10) follow();
       ask("status", "GET");
     }
   }
@@ -96,20 +96,22 @@
     setTimeout(() => location.reload(), 1000 * Math.max(seconds, delay));
   }
 
+  // A tab that nobody sees asks instead: over plain HTTP a browser has six connections to a host.
   function follow() {
+    streams = false;
+    stream?.close();
+    if (document.hidden) return;
     streamedAt = now();
     stream = new EventSource("/.autostart/events");
     stream.addEventListener("status", (event) => {
       streams = true;
       show(JSON.parse(event.data));
     });
-    stream.addEventListener("error", () => {
-      streams = false;
-    });
+    stream.onerror = () => (streams = false);
   }
 
   follow();
   show(status);
   setInterval(tick, 1000);
-  document.addEventListener("visibilitychange", tick);
+  document.addEventListener("visibilitychange", follow);
 })();

@@ -24,13 +24,12 @@ LOCKED = "locked.example.com"  # autostart does: access.basic_file
 OF_THE_MAP = ("bob", "of the map")
 
 
-async def browse(front: Front, path: str, *, only_at: str | None = None, **wish: Any) -> Any:
-    """Visit a page of the portal at port 443, with nginx's login: everywhere, or at one origin."""
-    user, password = LOGIN
-    login = {"username": user, "password": password}
+async def browse(front: Front, path: str, login: tuple[str, str] = LOGIN, **wish: Any) -> Any:
+    """Visit a page of the portal at port 443; `login` is what the reader says when asked."""
+    user, password = login
     look = {
         "ignoreHTTPSErrors": True,
-        "httpCredentials": login if only_at is None else {**login, "origin": only_at},
+        "httpCredentials": {"username": user, "password": password},
     }
     args = [f"--host-resolver-rules=MAP *:443 127.0.0.1:{front.nginx.https_port}"]
     url = f"https://{PORTAL}{path}"
@@ -93,9 +92,16 @@ async def test_a_login_of_the_map_is_given_by_authorize(front: Front) -> None:
     assert (0, 2) == (len(shown["complaints"]), front.daemon.starts(LOCKED))
 
 
-async def test_a_login_that_is_not_given_wakes_nothing_and_says_where(front: Front) -> None:
+async def test_a_login_that_is_refused_wakes_nothing_and_says_where(front: Front) -> None:
     """nginx's 401 tells a page of another host nothing; ours says where the login is asked for."""
-    shown = await browse(front, f"/#{WHISPER}", only_at=f"https://{PORTAL}", execute=TRANSCRIBE)
+    shown = await browse(
+        front,
+        f"/#{WHISPER}",
+        ("anna", "not for this one"),
+        first=f"https://{':'.join(LOGIN)}@{PORTAL}/api",
+        execute=TRANSCRIBE,
+        screenshot=screenshot("portal-nginx-refused"),
+    )
 
     assert f"give it once at https://{WHISPER}/docs" in shown["banner"]
     assert 1 == front.daemon.starts(WHISPER)

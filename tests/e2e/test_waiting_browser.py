@@ -105,6 +105,16 @@ async def test_page_comes_at_once_moves_and_arrives(tmp_path: Path, look: str) -
         assert f"{heading} · Files of the house" == loading["title"]
 
 
+async def test_a_tab_that_nobody_sees_holds_no_connection(tmp_path: Path) -> None:
+    """Over plain HTTP a browser has six to a host: it asks now and then, and arrives as well."""
+    async with running(tmp_path, {HOST: slow()}) as daemon:
+        shown = await visit(daemon, unseen=True)
+
+        assert_arrived(shown, daemon)
+        paths = [url.partition("/.autostart/")[2] for url in shown["asked"]]
+        assert ("status" in paths, "events" in paths) == (True, False)
+
+
 async def test_page_without_scripts_arrives(tmp_path: Path) -> None:
     """It loads itself again, says each time how far it is, and ends at what was asked for.
 

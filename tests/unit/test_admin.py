@@ -314,6 +314,7 @@ async def test_a_refused_map_is_answered_with_every_problem(
         ("DELETE", "/api/services", {}, (405, "bad-command")),
         ("POST", f"/api/services/{HOST}/stop", {"data": b"{"}, (400, "bad-command")),
         ("POST", f"/api/services/{HOST}/stop", {"data": b"\xff"}, (400, "bad-command")),
+        ("POST", f"/api/services/{HOST}/stop", {"data": b"[" * 60_000}, (400, "bad-command")),
         ("POST", f"/api/services/{HOST}/stop", {"json": [1]}, (400, "bad-command")),
         ("POST", f"/api/services/{HOST}/stop", {"json": {"now": 1}}, (400, "bad-command")),
         ("POST", f"/api/services/{HOST}/stop", {"json": {"drain": "x"}}, (400, "bad-command")),

@@ -95,6 +95,8 @@ async def test_a_wrong_token_opens_nothing(token: str) -> None:
         {"json": {"token": 1}},
         {"data": {"password": TOKEN}},
         {"data": b"", "headers": {"Content-Type": FORM}},
+        {"data": b"token=\xff", "headers": {"Content-Type": FORM}},
+        {"data": b"token=a", "headers": {"Content-Type": f"{FORM}; charset=nope"}},
     ],
 )
 async def test_a_login_without_a_token_says_what_it_wants(said: dict[str, Any]) -> None:

@@ -138,6 +138,21 @@ async def test_lines_belong_to_one_failure() -> None:
 
 
 @on_virtual_time
+async def test_what_left_the_map_is_forgotten() -> None:
+    """Lines that are kept, and those that are being read; the others stay."""
+    slow, quick = Output("one", seconds=1), Output("one")
+    for output in (slow, quick):
+        logs = FailureLogs(lambda _, output=output: output, [])  # type: ignore[arg-type, misc, return-value]  # as above
+        logs.record(transition(LOADING, CLEANING))
+        await asyncio.sleep(0.5)
+        logs.keep([HOST])
+        logs.keep(["another"])
+        await asyncio.sleep(1)
+
+        assert logs.of(CLEANING) is None
+
+
+@on_virtual_time
 async def test_who_watches_the_fleet_is_told_that_lines_have_come() -> None:
     """They come a moment after the failure itself was shown."""
     told: list[str] = []

@@ -211,6 +211,21 @@ async def test_a_short_run_is_sampled_too() -> None:
 
 
 @on_virtual_time
+async def test_a_run_that_begins_delays_nobody_elses_sample() -> None:
+    """Where one service starts twice a minute, one that runs all day is sampled all the same."""
+    stage = Stage(up("p"), up("q"))
+    stage.sampling.start()
+    for _ in range(20):
+        stage.become("q", State.STOPPED)
+        stage.become("q", State.READY)
+        await asyncio.sleep(SAMPLE_SECONDS / 2)
+    await asyncio.sleep(1)
+    await stage.sampling.close()
+
+    assert stage.process.asked["p"] == 10
+
+
+@on_virtual_time
 async def test_a_bug_does_not_end_the_account() -> None:
     """It is logged, and the next round is asked."""
     stage = Stage(up("p"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from autostart.portal.cache import Cache
 from autostart.probe import DOCUMENT_BYTES_MAX
@@ -72,3 +73,16 @@ def test_only_the_declared_stay(tmp_path):
     cache.keep_only(["a.test"])
 
     assert {"a.test.json", "notes.txt"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_cannot_be_removed_is_no_failure(tmp_path):
+    """The map is taken all the same: at a start, and at a reload."""
+    cache = Cache(tmp_path)
+    cache.write("b.test", b"{}")
+    (tmp_path / "a.test.json").mkdir()
+
+    with capture_logs() as logged:
+        cache.keep_only([])
+
+    assert ["docs-unremoved"] == [line["event"] for line in logged]
+    assert ["a.test.json"] == [path.name for path in tmp_path.iterdir()]

@@ -92,6 +92,7 @@ def test_a_deep_document_is_shown_as_deep_as_swagger_ui_reads():
         ([{"url": "/{base}", "variables": {"base": {"default": "v4"}}}], "/v4"),
         ([{"url": "/{a}", "variables": {"a": {"default": "{a}" * 999}}}], ""),
         ([{"url": "/{a}", "variables": {"a": "b"}}], "/%7Ba%7D"),
+        ([{"url": "/\ud800"}], ""),
         ([{"url": "/" + "x" * 3000}], ""),
     ],
     ids=str,

@@ -188,3 +188,13 @@ async def test_nothing_goes_on_after_the_end() -> None:
     await asyncio.sleep(5)
 
     assert ([], 0) == (world.taken, world.held)
+
+
+@on_virtual_time
+async def test_the_host_is_written_as_in_a_header() -> None:
+    """An address of IPv6 stands in brackets there."""
+    world = World()
+    world.refresh.begin(ServiceConfig(host="::1", docs="/openapi.json"))
+    await asyncio.sleep(1)
+
+    assert [("::1", "[::1]")] == world.reads

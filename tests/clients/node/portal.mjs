@@ -1,7 +1,7 @@
 // Reads the docs portal, or a service's own docs page, as people do, in a real browser.
 //
-// Takes {url, look, types, show, presses, wait, execute, then, screenshot, full}; `look` are options
-// of the browser's context, `types` what is searched for, `show` a host to click in the list,
+// Takes {first, url, look, types, show, presses, wait, execute, then, screenshot, full}; `look` are options
+// of the browser's context, `first` an address to visit before, `types` what is searched for, `show` a host to click in the list,
 // `presses` a button, `execute` {operation, file, key, login, scheme, meanwhile}: what to fill in,
 // and a screenshot during the wait; `then` {show, execute} goes on with another service. Tells what the page shows then, every banner that it showed meanwhile, what it
 // asked for, what its console complained of, and what axe finds in the parts that are ours.
@@ -23,6 +23,9 @@ await browse(async (open) => {
     dialogs.push(dialog.message());
     await dialog.dismiss();
   });
+  if (wish.first) {
+    await page.goto(wish.first);
+  }
   await page.goto(wish.url);
   await page.locator("#head").waitFor();
   if (wish.types) {

@@ -1,9 +1,9 @@
 // Visits a page as a reader does, and tells everything that it showed on the way.
 //
-// Takes {url, options, until, seconds, shots, axe, block, absent}: Playwright's context options; the text at
+// Takes {url, options, until, seconds, shots, axe, block, absent, unseen}: Playwright's context options; the text at
 // which the way ends; how long that may take; where to put a screenshot of a situation, by its name;
 // whether axe looks, at each situation that is in shots; addresses that do not come
-// through, and addresses that somebody else answers for.
+// through, and addresses that somebody else answers for; whether it is a tab behind another one.
 
 import { browse, violations, wish } from "./browse.mjs";
 
@@ -40,6 +40,7 @@ await browse(async (open) => {
   });
   if (wish.block) await page.route(wish.block, (route) => route.abort());
   if (wish.absent) await page.route(wish.absent, (route) => route.fulfill({ status: 404, body: "not here" }));
+  if (wish.unseen) await page.addInitScript(() => Object.defineProperty(document, "hidden", { value: true }));
   const began = Date.now();
   await page.goto(wish.url, { waitUntil: "domcontentloaded" });
   const appearedSeconds = (Date.now() - began) / 1000;
