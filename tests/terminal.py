@@ -87,7 +87,9 @@ def terminal(
     # TERM as most have it; nothing of the one that runs the tests.
     known = {"TERM": "xterm-256color", "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
     process = subprocess.Popen(
-        ["setsid", "--ctty", *command],  # its own session there, so that Ctrl-C is a signal
+        # Its own session there, so that Ctrl-C is a signal; which a shell has what it starts in the
+        # background ignore, and the tests may be.
+        ["env", "--default-signal=INT", "setsid", "--ctty", *command],
         stdin=its,
         stdout=its,
         stderr=its,
