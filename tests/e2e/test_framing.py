@@ -437,8 +437,10 @@ def test_what_is_forwarded_of_mutants_is_one_whole_request(tmp_path: Path) -> No
             await here.until(lambda: len(forwarded) == len(here.visits))
 
     fuzzing(story)
-    assert forwarded
-    for request in forwarded:
+    # A client that leaves, or is late, while we connect has sent nothing on.
+    passed = [request for request in forwarded if request]
+    assert passed
+    for request in passed:
         assert_is_one_request(request)
 
 
