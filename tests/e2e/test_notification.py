@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import uuid
 from pathlib import Path
@@ -29,6 +30,12 @@ class Manager:
                 self.heard.append(message)
                 if line in message:
                     return message
+
+    def drain(self) -> None:
+        """Take what was sent until now."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.heard.append(self._socket.recv(4096).decode().splitlines())
 
     def close(self) -> None:
         self._socket.close()
@@ -76,3 +83,29 @@ async def test_a_manager_that_is_gone_hinders_nothing(tmp_path: Path) -> None:
         daemon.clean_up()
 
     assert 0 == status
+
+
+async def test_a_reload_during_the_end_is_refused(tmp_path: Path) -> None:
+    """While answers in flight end, nothing tells the manager that autostart is ready again."""
+    manager = Manager()
+    daemon = Daemon(tmp_path, {HOST: plain()})
+    daemon.environment = {"NOTIFY_SOCKET": f"@{manager.name}"}
+    try:
+        await daemon.start()
+        await manager.hear("READY=1")
+        async with daemon.session(headers={"Host": HOST}) as session:
+            async with session.get(f"{daemon.url}/drip?chunks=20&gap=0.1") as response:
+                ending = asyncio.ensure_future(asyncio.to_thread(daemon.terminate))
+                await manager.hear("STOPPING=1")
+                told = len(manager.heard)
+                daemon.hang_up()
+                await daemon.wait_for_log("reload-refused")
+                answered = await response.read()
+        await ending
+        manager.drain()
+    finally:
+        daemon.clean_up()
+        manager.close()
+
+    assert answered
+    assert [] == [each for each in manager.heard[told:] if {"READY=1", "RELOADING=1"} & set(each)]
